@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+# All libraries come from Debian packages; scripts/install-deps names them.
+find_package(Threads REQUIRED)
+find_package(absl REQUIRED CONFIG)
+find_package(PkgConfig REQUIRED)
+find_package(ZLIB REQUIRED)
+pkg_check_modules(ICU REQUIRED IMPORTED_TARGET icu-uc)
+pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+pkg_check_modules(SIMDJSON REQUIRED IMPORTED_TARGET simdjson)
+pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
+find_package(OpenSSL 3.0 REQUIRED)
+if(MILLRACE_WITH_SERVER)
+  find_package(Protobuf REQUIRED)  # Module mode: Debian ships no config file for it.
+  find_package(gRPC REQUIRED CONFIG)
+  find_package(nlohmann_json REQUIRED CONFIG)
+  find_package(prometheus-cpp REQUIRED CONFIG)
+  find_package(Boost 1.81 REQUIRED)
+  find_package(yaml-cpp REQUIRED CONFIG)
+  find_package(CLI11 REQUIRED CONFIG)
+  find_package(spdlog REQUIRED CONFIG)
+endif()

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// A place with memory and arithmetic. One Device per engine, made by the composition root, used by the engine thread
+// only (memory may be allocated by the loading thread before that). No backend type appears here.
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace millrace {
+
+class Ops;
+
+// Device memory, freed when dropped. Aligned to 64 bytes, zeroed.
+class Buffer {
+ public:
+  virtual ~Buffer() = default;
+  virtual void* data() = 0;
+  virtual size_t num_bytes() const = 0;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual std::string name() const = 0;  // "cpu (avx512-vnni-bf16, 2 threads)"
+  // ResourceExhausted when the memory is not to be had, with the size in the message.
+  virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t num_bytes) = 0;
+  virtual size_t available_bytes() const = 0;  // free memory, the cgroup's limit respected
+  virtual Ops& ops() = 0;
+  // Waits for everything launched so far; asynchronous faults surface here and only here.
+  virtual absl::Status Wait() = 0;
+};
+
+enum class CpuPath { kAuto, kReference, kAvx2, kAvx512 };  // kAuto: the widest this processor has
+
+struct CpuDeviceOptions {
+  int num_threads = 0;             // 0: the available cores (affinity and cgroup quota respected)
+  CpuPath path = CpuPath::kAuto;   // a path the processor lacks is InvalidArgument
+};
+absl::StatusOr<std::unique_ptr<Device>> MakeCpuDevice(const CpuDeviceOptions& options);
+
+}  // namespace millrace

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// Decides who computes what next: queue, fairness, pages, prefix reuse, preemption. Pure: no clock, thread or device;
+// time comes in as an argument. Owned and called by the engine thread only.
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "scheduler/plan.h"
+#include "scheduler/request.h"
+
+namespace millrace {
+
+struct SchedulerConfig {
+  int32_t num_pages = 0;               // KV pages of the memory plan
+  int32_t page_tokens = 16;
+  int32_t max_sequences = 256;         // running at once
+  int32_t max_step_tokens = 2048;      // the token budget of a step
+  int32_t max_model_tokens = 4096;     // prompt + output of one request
+  int32_t max_queued_requests = 1024;  // beyond: ResourceExhausted
+  int64_t max_queued_tokens = 1 << 22; // prompt tokens waiting; beyond: ResourceExhausted
+  bool enable_prefix_caching = true;
+};
+
+// A snapshot for metrics, cheap.
+struct SchedulerStats {
+  int32_t num_running = 0;
+  int32_t num_waiting = 0;
+  int64_t num_waiting_tokens = 0;
+  int32_t num_pages_total = 0;
+  int32_t num_pages_used = 0;          // referenced by a sequence (cached but idle pages are free)
+  int32_t num_pages_cached = 0;        // idle pages that hold reusable prefixes
+  uint64_t num_preemptions = 0;
+  uint64_t prefix_query_tokens = 0;
+  uint64_t prefix_hit_tokens = 0;
+};
+
+class Scheduler {
+ public:
+  static absl::StatusOr<std::unique_ptr<Scheduler>> Create(const SchedulerConfig& config);
+  virtual ~Scheduler() = default;
+
+  // Takes a request into the queue. InvalidArgument: it can never run (longer than max_model_tokens, or than all
+  // pages together), with the numbers. ResourceExhausted: the queue is full.
+  virtual absl::Status Add(Request request, absl::Time now) = 0;
+  // Ends a request wherever it is; its pages are free when this returns. Unknown ids are ignored (it may have ended).
+  // A pending TokenEvent with kCancelled is given by the next Commit or TakeEvents.
+  virtual void Cancel(RequestId id) = 0;
+  // Ends a request whose text matched a stop string: like Cancel, without an event.
+  virtual void Finish(RequestId id) = 0;
+  // Decides the next step; empty when nothing can run. At most one plan is open: Commit or Abort comes before the next.
+  virtual const StepPlan& Plan(absl::Time now) = 0;
+  // Learns a step's results (one per planned sequence, same order). Results of requests cancelled meanwhile are dropped.
+  virtual std::vector<TokenEvent> Commit(const StepResult& result, absl::Time now) = 0;
+  // The step failed as a whole: every planned request ends with kError and its pages are freed.
+  virtual std::vector<TokenEvent> Abort() = 0;
+  // Events that no step gave (cancelled, past their deadline while waiting).
+  virtual std::vector<TokenEvent> TakeEvents() = 0;
+  virtual bool Idle() const = 0;       // nothing waits or runs
+  virtual absl::Time NextDeadline() const = 0;
+  virtual SchedulerStats stats() const = 0;
+  virtual std::vector<std::pair<std::string, int32_t>> WaitingByTenant() const = 0;
+  // Drops every idle cached page (an admin's reset).
+  virtual void ResetPrefixCache() = 0;
+  // Every invariant of pages, queues and sequences; Internal names the first broken one. For tests and debug builds.
+  virtual absl::Status CheckIntegrity() const = 0;
+};
+
+}  // namespace millrace
