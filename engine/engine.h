@@ -57,26 +57,27 @@ struct StepStats {
   int32_t num_sequences = 0;
   absl::Duration plan_time, run_time, commit_time;
   SchedulerStats scheduler;
-  uint64_t disconnects_freed = 0;        // cancelled requests whose pages were freed before this step
-  uint64_t disconnect_steps = 0;         // sum over those of steps begun between Cancel() and the freeing
+  uint64_t disconnects_freed = 0;  // cancelled requests whose pages were freed before this step
+  uint64_t disconnect_steps = 0;   // sum over those of steps begun between Cancel() and the freeing
 };
 
 struct EngineOptions {
-  std::string model_dir;                 // Hugging Face directory or .gguf file
-  std::string device = "auto";           // auto, cpu (cuda:N when that backend is built)
-  std::string dtype = "auto";            // auto, bfloat16, float16, float32: of dense weights
-  std::string load_format = "auto";      // auto, safetensors, gguf, dummy
-  std::string quantization;              // "", int8, int4 (group 128 or 32 as fits), int4-g32
-  std::string kv_cache_dtype = "auto";   // auto (= bfloat16), float32, float16, bfloat16, int8
-  std::string chat_template;             // path or text; empty: the model's own
-  int32_t num_threads = 0;               // CPU threads, 0: the available cores
-  int32_t max_model_tokens = 0;          // 0: the model's, shrunk to what the KV memory holds
-  double memory_utilization = 0.9;       // share of available memory the plan may use
-  int64_t kv_cache_bytes = 0;            // 0: what the utilisation leaves (bounded by max_sequences * max_model_tokens)
+  std::string model_dir;                // Hugging Face directory or .gguf file
+  std::string device = "auto";          // auto, cpu (cuda:N when that backend is built)
+  std::string dtype = "auto";           // auto, bfloat16, float16, float32: of dense weights
+  std::string load_format = "auto";     // auto, safetensors, gguf, dummy
+  std::string quantization;             // "", int8, int4 (group 128 or 32 as fits), int4-g32
+  std::string kv_cache_dtype = "auto";  // auto (= bfloat16), float32, float16, bfloat16, int8
+  std::string chat_template;            // path or text; empty: the model's own
+  int32_t num_threads = 0;              // CPU threads, 0: the available cores
+  int32_t max_model_tokens = 0;         // 0: the model's, shrunk to what the KV memory holds
+  double memory_utilization = 0.9;      // share of available memory the plan may use
+  int64_t kv_cache_bytes = 0;           // 0: what the utilisation leaves (bounded by max_sequences * max_model_tokens)
   uint64_t dummy_seed = 0;
-  SchedulerConfig scheduler;             // num_pages and max_model_tokens are filled in by the memory plan
+  SchedulerConfig scheduler;  // num_pages and max_model_tokens are filled in by the memory plan
   std::function<void(std::string_view stage, double fraction)> on_progress;  // loading; may be null
-  std::function<void(const StepStats&)> on_step;                            // may be null
+  std::function<void(std::string_view table)> on_memory_plan;                // before loading; may be null
+  std::function<void(const StepStats&)> on_step;                             // may be null
 };
 
 enum class EngineHealth { kStarting, kReady, kStuck, kFailed, kStopped };
@@ -86,7 +87,7 @@ class Engine {
   // Loads, plans memory, warms up (really produces a token) and starts the engine thread.
   // FailedPrecondition/ResourceExhausted with the numbers when memory is too small; InvalidArgument for a bad model.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options);
-  virtual ~Engine() = default;           // stops: running requests finish with kError
+  virtual ~Engine() = default;  // stops: running requests finish with kError
 
   // Never blocks. The request's id is set here. ResourceExhausted: the queue is full. InvalidArgument: it cannot run.
   // Unavailable: stopping or stuck.
@@ -100,6 +101,7 @@ class Engine {
   virtual SchedulerStats stats() const = 0;
   virtual std::vector<std::pair<std::string, int32_t>> waiting_by_tenant() const = 0;
   virtual const SchedulerConfig& scheduler_config() const = 0;  // as planned
+  virtual const std::string& memory_report() const = 0;         // the memory plan as a table
   // kStuck when a step has been running longer than `limit`: its requests are failed, nothing new is taken.
   virtual EngineHealth CheckHealth(absl::Duration limit) = 0;
   virtual absl::Time last_step_end() const = 0;

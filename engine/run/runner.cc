@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/run/runner.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "kernels/check.h"
+
+namespace millrace {
+namespace {
+
+constexpr int32_t kWantSample = -1;
+constexpr int32_t kWantEmbedding = -2;
+
+TokenResult ToTokenResult(const SampleResult& result, int32_t num_top) {
+  TokenResult token{.token = result.token, .logprob = result.logprob, .rank = result.rank};
+  if (num_top > 0) {
+    token.top.reserve(static_cast<size_t>(num_top));
+    for (int32_t i = 0; i < num_top && static_cast<size_t>(i) < result.top.size(); ++i) {
+      const TokenLogprob& top = result.top[static_cast<size_t>(i)];
+      if (top.token >= 0) token.top.push_back({.token = top.token, .logprob = top.logprob});
+    }
+  }
+  return token;
+}
+
+}  // namespace
+
+Runner::Runner(std::unique_ptr<Model> model, Device& device) : model_(std::move(model)), device_(device) {
+  const size_t max_rows = static_cast<size_t>(model_->limits().max_rows);
+  tokens_.reserve(max_rows);
+  positions_.reserve(max_rows);
+  slots_.reserve(max_rows);
+  bias_storage_.resize(static_cast<size_t>(model_->limits().max_logit_rows));
+}
+
+absl::Status Runner::Run(const StepPlan& plan, StepResult* result) {
+  result->step = plan.step;
+  result->sequences.assign(plan.sequences.size(), {});
+  LayOut(plan);
+  model_->Forward({.tokens = tokens_, .positions = positions_, .slots = slots_, .sequences = sequences_});
+  CollectWanted(plan);
+  const size_t max_chunk = static_cast<size_t>(model_->limits().max_logit_rows);
+  for (size_t begin = 0; begin < wanted_.size(); begin += max_chunk) {
+    RunChunk(plan, absl::MakeSpan(wanted_).subspan(begin, max_chunk), result);
+  }
+  return device_.Wait();
+}
+
+void Runner::LayOut(const StepPlan& plan) {
+  tokens_.clear();
+  positions_.clear();
+  slots_.clear();
+  sequences_.clear();
+  const int32_t page_tokens = model_->limits().page_tokens;
+  for (const PlannedSequence& planned : plan.sequences) {
+    sequences_.push_back({.first_row = static_cast<int32_t>(tokens_.size()),
+                          .num_rows = planned.num_tokens,
+                          .context_tokens = planned.first_position,
+                          .pages = planned.pages.data()});
+    for (int32_t i = 0; i < planned.num_tokens; ++i) {
+      const int32_t position = planned.first_position + i;
+      tokens_.push_back(planned.tokens[static_cast<size_t>(position)]);
+      positions_.push_back(position);
+      const int64_t page = planned.pages[static_cast<size_t>(position / page_tokens)];
+      slots_.push_back(page * page_tokens + position % page_tokens);
+    }
+  }
+}
+
+void Runner::CollectWanted(const StepPlan& plan) {
+  wanted_.clear();
+  int32_t first_row = 0;
+  for (size_t s = 0; s < plan.sequences.size(); ++s) {
+    const PlannedSequence& planned = plan.sequences[s];
+    const int32_t sequence = static_cast<int32_t>(s);
+    if (planned.request->sampling.num_prompt_logprobs >= 0) {
+      for (int32_t i = 0; i < planned.num_tokens; ++i) {
+        const int32_t next = planned.first_position + i + 1;
+        if (next >= planned.num_prompt_tokens) break;
+        wanted_.push_back({first_row + i, sequence, planned.tokens[static_cast<size_t>(next)]});
+      }
+    }
+    if (planned.samples) {
+      const bool embeds = planned.request->kind == Request::Kind::kEmbed;
+      wanted_.push_back({first_row + planned.num_tokens - 1, sequence, embeds ? kWantEmbedding : kWantSample});
+    }
+    first_row += planned.num_tokens;
+  }
+  // Each kind in one run, so that a chunk calls each op once; the order within a sequence is kept.
+  std::stable_sort(wanted_.begin(), wanted_.end(), [](const WantedRow& a, const WantedRow& b) {
+    return std::min(a.target, 0) < std::min(b.target, 0);
+  });
+}
+
+void Runner::RunChunk(const StepPlan& plan, absl::Span<const WantedRow> wanted, StepResult* result) {
+  const auto first_sample =
+      std::find_if(wanted.begin(), wanted.end(), [](auto& w) { return w.target > kWantEmbedding; });
+  const size_t num_embeddings = static_cast<size_t>(first_sample - wanted.begin());
+  if (num_embeddings > 0) Embeddings(wanted.subspan(0, num_embeddings), result);
+  wanted = wanted.subspan(num_embeddings);
+  if (wanted.empty()) return;
+  chunk_rows_.clear();
+  for (const WantedRow& want : wanted) chunk_rows_.push_back(want.row);
+  const Matrix logits = model_->Logits(chunk_rows_);
+  const auto first_target = std::find_if(wanted.begin(), wanted.end(), [](auto& w) { return w.target >= 0; });
+  const size_t num_samples = static_cast<size_t>(first_target - wanted.begin());
+  Matrix prompt_logits = logits;
+  prompt_logits.data = static_cast<float*>(logits.data) + static_cast<int64_t>(num_samples) * logits.stride;
+  prompt_logits.rows = logits.rows - static_cast<int64_t>(num_samples);
+  if (prompt_logits.rows > 0) PromptLogprobs(plan, wanted.subspan(num_samples), prompt_logits, result);
+  if (num_samples > 0) SampleRows(plan, wanted.subspan(0, num_samples), logits, result);
+}
+
+void Runner::Embeddings(absl::Span<const WantedRow> wanted, StepResult* result) {
+  chunk_rows_.clear();
+  for (const WantedRow& want : wanted) chunk_rows_.push_back(want.row);
+  const Matrix hidden = model_->FinalHidden(chunk_rows_);
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    const float* row = static_cast<const float*>(hidden.data) + static_cast<int64_t>(i) * hidden.stride;
+    double norm = 0;
+    for (int64_t c = 0; c < hidden.cols; ++c) norm += static_cast<double>(row[c]) * row[c];
+    const float scale = norm > 0 ? static_cast<float>(1.0 / std::sqrt(norm)) : 0.0f;
+    SequenceResult& sequence = result->sequences[static_cast<size_t>(wanted[i].sequence)];
+    sequence.is_failed = !std::isfinite(norm);
+    sequence.embedding.resize(static_cast<size_t>(hidden.cols));
+    for (int64_t c = 0; c < hidden.cols; ++c) sequence.embedding[static_cast<size_t>(c)] = row[c] * scale;
+  }
+}
+
+void Runner::PromptLogprobs(const StepPlan& plan, absl::Span<const WantedRow> wanted, Matrix logits,
+                            StepResult* result) {
+  int32_t max_top = 0;
+  targets_.clear();
+  for (const WantedRow& want : wanted) {
+    targets_.push_back(want.target);
+    max_top =
+        std::max(max_top, plan.sequences[static_cast<size_t>(want.sequence)].request->sampling.num_prompt_logprobs);
+  }
+  sample_results_.assign(wanted.size(), {});
+  top_storage_.assign(wanted.size() * static_cast<size_t>(max_top), {});
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    sample_results_[i].top =
+        absl::MakeSpan(top_storage_).subspan(i * static_cast<size_t>(max_top), static_cast<size_t>(max_top));
+  }
+  device_.ops().Logprobs(
+      {.logits = logits, .targets = targets_, .num_top = max_top, .results = absl::MakeSpan(sample_results_)});
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    const size_t sequence = static_cast<size_t>(wanted[i].sequence);
+    const int32_t num_top = plan.sequences[sequence].request->sampling.num_prompt_logprobs;
+    result->sequences[sequence].prompt_logprobs.push_back(ToTokenResult(sample_results_[i], num_top));
+  }
+}
+
+SampleRow Runner::MakeSampleRow(const PlannedSequence& planned, int32_t logit_row) {
+  const SamplingParams& sampling = planned.request->sampling;
+  const size_t num_prompt = static_cast<size_t>(planned.num_prompt_tokens);
+  const size_t num_known = static_cast<size_t>(planned.first_position + planned.num_tokens);
+  MILLRACE_DCHECK(num_known >= num_prompt, "a sequence samples only after its prompt");
+  SampleRow row{.row = logit_row,
+                .temperature = sampling.temperature,
+                .top_k = sampling.top_k,
+                .top_p = sampling.top_p,
+                .min_p = sampling.min_p,
+                .repetition_penalty = sampling.repetition_penalty,
+                .presence_penalty = sampling.presence_penalty,
+                .frequency_penalty = sampling.frequency_penalty,
+                .seed = sampling.seed,
+                .position = num_known,
+                .prompt_tokens = planned.tokens.subspan(0, num_prompt),
+                .output_tokens = planned.tokens.subspan(num_prompt, num_known - num_prompt),
+                .num_top_logprobs = sampling.num_top_logprobs};
+  std::vector<TokenLogprob>& bias = bias_storage_[static_cast<size_t>(logit_row)];
+  bias.clear();
+  for (const auto& [token, value] : sampling.logit_bias) bias.push_back({.token = token, .logprob = value});
+  row.logit_bias = bias;
+  if (static_cast<int32_t>(row.output_tokens.size()) < planned.request->min_new_tokens) {
+    row.banned_tokens = planned.request->stop_token_ids;
+  }
+  return row;
+}
+
+void Runner::SampleRows(const StepPlan& plan, absl::Span<const WantedRow> wanted, Matrix logits, StepResult* result) {
+  sample_rows_.clear();
+  int32_t max_top = 0;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    sample_rows_.push_back(
+        MakeSampleRow(plan.sequences[static_cast<size_t>(wanted[i].sequence)], static_cast<int32_t>(i)));
+    max_top = std::max(max_top, sample_rows_.back().num_top_logprobs);
+  }
+  sample_results_.assign(wanted.size(), {});
+  top_storage_.assign(wanted.size() * static_cast<size_t>(max_top), {});
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    const size_t num_top = static_cast<size_t>(std::max(sample_rows_[i].num_top_logprobs, 0));
+    sample_results_[i].top = absl::MakeSpan(top_storage_).subspan(i * static_cast<size_t>(max_top), num_top);
+  }
+  device_.ops().Sample({.logits = logits, .rows = sample_rows_, .results = absl::MakeSpan(sample_results_)});
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    SequenceResult& sequence = result->sequences[static_cast<size_t>(wanted[i].sequence)];
+    sequence.is_failed = sample_results_[i].is_failed;
+    sequence.sampled = ToTokenResult(sample_results_[i], sample_rows_[i].num_top_logprobs);
+  }
+}
+
+}  // namespace millrace
