@@ -27,6 +27,7 @@ struct ModelInfo;
 using TokenSink = std::function<void(TokenEvent&&)>;
 
 // Keeps a request alive: dropping it cancels the request (a no-op once it finished). Movable.
+// REQUIRES: dropped or disarmed before the engine is.
 class RequestHandle {
  public:
   RequestHandle() = default;
@@ -40,6 +41,7 @@ class RequestHandle {
   }
   ~RequestHandle() { Reset(); }
   RequestId id() const { return id_; }
+  void Disarm() { cancel_ = nullptr; }  // the request lives on without it
   void Reset() {
     if (auto cancel = std::exchange(cancel_, nullptr)) cancel(id_);
   }

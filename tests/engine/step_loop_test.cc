@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/run/step_loop.h"
+
+#include <catch2/catch.hpp>
+
+#include <deque>
+#include <string>
+
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+
+namespace millrace {
+namespace {
+
+constexpr absl::Duration kPatience = absl::Seconds(20);  // turns a hang into a failure, decides nothing else
+
+// Collects one request's events; any thread may wait for its end.
+class Events {
+ public:
+  TokenSink Sink() {
+    return [this](TokenEvent&& event) {
+      absl::MutexLock lock(&mu_);
+      for (const TokenResult& token : event.tokens) tokens_.push_back(token.token);
+      if (event.finish != FinishReason::kNone) finish_ = event.finish;
+    };
+  }
+  FinishReason WaitForFinish() {
+    absl::MutexLock lock(&mu_);
+    const auto is_finished = [this] { return finish_ != FinishReason::kNone; };
+    mu_.AwaitWithTimeout(absl::Condition(&is_finished), kPatience);
+    return finish_;
+  }
+  bool WaitForTokens(size_t num_tokens) {
+    absl::MutexLock lock(&mu_);
+    const auto has_tokens = [this, num_tokens] { return tokens_.size() >= num_tokens; };
+    return mu_.AwaitWithTimeout(absl::Condition(&has_tokens), kPatience);
+  }
+  std::vector<int32_t> tokens() {
+    absl::MutexLock lock(&mu_);
+    return tokens_;
+  }
+  FinishReason finish() {
+    absl::MutexLock lock(&mu_);
+    return finish_;
+  }
+
+ private:
+  absl::Mutex mu_;
+  std::vector<int32_t> tokens_;
+  FinishReason finish_ = FinishReason::kNone;
+};
+
+// The next token is the last one plus one.
+absl::Status CountUp(const StepPlan& plan, StepResult* result) {
+  result->step = plan.step;
+  result->sequences.assign(plan.sequences.size(), {});
+  for (size_t i = 0; i < plan.sequences.size(); ++i) {
+    const PlannedSequence& planned = plan.sequences[i];
+    if (!planned.samples) continue;
+    const size_t last = static_cast<size_t>(planned.first_position + planned.num_tokens - 1);
+    result->sequences[i].sampled.token = planned.tokens[last] + 1;
+  }
+  return absl::OkStatus();
+}
+
+SchedulerConfig SmallConfig() {
+  return {.num_pages = 64, .page_tokens = 4, .max_sequences = 8, .max_step_tokens = 32, .max_model_tokens = 128,
+          .max_queued_requests = 4, .max_queued_tokens = 1000};
+}
+
+std::unique_ptr<StepLoop> MakeLoop(const SchedulerConfig& config, RunStep run_step,
+                                   std::function<void(const StepStats&)> on_step = nullptr) {
+  auto scheduler = Scheduler::Create(config);
+  REQUIRE(scheduler.ok());
+  return std::make_unique<StepLoop>(std::move(*scheduler), config, std::move(run_step), std::move(on_step));
+}
+
+Request MakeRequest(std::vector<int32_t> prompt, int32_t max_new_tokens) {
+  return {.prompt_tokens = std::move(prompt), .max_new_tokens = max_new_tokens};
+}
+
+// A step that waits until it is let go.
+struct Gate {
+  absl::Notification entered;
+  absl::Notification release;
+  std::atomic<int> num_steps{0};
+  absl::Status Step(const StepPlan& plan, StepResult* result) {
+    if (num_steps++ == 0) {
+      entered.Notify();
+      release.WaitForNotification();
+    }
+    return CountUp(plan, result);
+  }
+};
+
+TEST_CASE("StepLoop: a request streams its tokens and finishes by length", "[step_loop]") {
+  auto loop = MakeLoop(SmallConfig(), CountUp);
+  loop->Start();
+  Events events;
+  auto handle = loop->Submit(MakeRequest({5, 6, 7}, 4), events.Sink());
+  REQUIRE(handle.ok());
+  CHECK(events.WaitForFinish() == FinishReason::kLength);
+  CHECK(events.tokens() == std::vector<int32_t>{8, 9, 10, 11});
+}
+
+TEST_CASE("StepLoop: a stop token ends the request", "[step_loop]") {
+  auto loop = MakeLoop(SmallConfig(), CountUp);
+  loop->Start();
+  Events events;
+  Request request = MakeRequest({1}, 50);
+  request.stop_token_ids = {5};
+  auto handle = loop->Submit(std::move(request), events.Sink());
+  REQUIRE(handle.ok());
+  CHECK(events.WaitForFinish() == FinishReason::kStop);
+}
+
+TEST_CASE("StepLoop: dropping the handle cancels, frees the pages and is counted", "[step_loop]") {
+  absl::Mutex mu;
+  uint64_t freed = 0;
+  int32_t used_pages = -1;
+  auto loop = MakeLoop(SmallConfig(), CountUp, [&](const StepStats& stats) {
+    absl::MutexLock lock(&mu);
+    freed += stats.disconnects_freed;
+    used_pages = stats.scheduler.num_pages_used;
+  });
+  loop->Start();
+  Events events;
+  auto handle = loop->Submit(MakeRequest({1, 2, 3}, 100), events.Sink());
+  REQUIRE(handle.ok());
+  REQUIRE(events.WaitForTokens(1));
+  handle->Reset();
+  absl::MutexLock lock(&mu);
+  const auto is_freed = [&] { return used_pages == 0; };
+  CHECK(mu.AwaitWithTimeout(absl::Condition(&is_freed), kPatience));
+  CHECK(freed <= 1);  // 0 when the request had ended by itself before
+}
+
+TEST_CASE("StepLoop: beyond the queue's bounds a request is refused with the reason", "[step_loop]") {
+  Gate gate;
+  auto loop = MakeLoop(SmallConfig(), [&](const StepPlan& plan, StepResult* result) { return gate.Step(plan, result); });
+  loop->Start();
+  Events running;
+  auto first = loop->Submit(MakeRequest({1}, 2), running.Sink());
+  gate.entered.WaitForNotification();
+  Events waiting;
+  std::vector<RequestHandle> handles;
+  absl::Status refusal;
+  for (int i = 0; i < 6 && refusal.ok(); ++i) {
+    auto handle = loop->Submit(MakeRequest({1}, 2), waiting.Sink());
+    refusal = handle.status();
+    if (handle.ok()) handles.push_back(std::move(*handle));
+  }
+  CHECK(absl::IsResourceExhausted(refusal));
+  CHECK(std::string(refusal.message()).find("requests wait") != std::string::npos);
+  gate.release.Notify();
+  CHECK(running.WaitForFinish() == FinishReason::kLength);
+}
+
+TEST_CASE("StepLoop: what can never run is refused with the numbers", "[step_loop]") {
+  auto loop = MakeLoop(SmallConfig(), CountUp);
+  loop->Start();
+  Events events;
+  const auto too_long = loop->Submit(MakeRequest(std::vector<int32_t>(100, 1), 29), events.Sink());
+  CHECK(absl::IsInvalidArgument(too_long.status()));
+  CHECK(std::string(too_long.status().message()).find("128") != std::string::npos);
+  CHECK(absl::IsInvalidArgument(loop->Submit(MakeRequest({}, 1), events.Sink()).status()));
+}
+
+TEST_CASE("StepLoop: a step that does not end fails its requests, and the loop recovers when it ends", "[step_loop]") {
+  Gate gate;
+  auto loop = MakeLoop(SmallConfig(), [&](const StepPlan& plan, StepResult* result) { return gate.Step(plan, result); });
+  loop->Start();
+  Events stuck;
+  auto handle = loop->Submit(MakeRequest({1}, 5), stuck.Sink());
+  gate.entered.WaitForNotification();
+  CHECK(loop->CheckHealth(absl::Hours(1)) == EngineHealth::kReady);
+  CHECK(loop->CheckHealth(absl::ZeroDuration()) == EngineHealth::kStuck);
+  CHECK(stuck.finish() == FinishReason::kError);
+  Events refused;
+  CHECK(absl::IsUnavailable(loop->Submit(MakeRequest({1}, 5), refused.Sink()).status()));
+  gate.release.Notify();
+  const absl::Time give_up = absl::Now() + kPatience;
+  while (loop->CheckHealth(absl::Hours(1)) != EngineHealth::kReady && absl::Now() < give_up) std::this_thread::yield();
+  Events later;
+  auto next = loop->Submit(MakeRequest({1}, 2), later.Sink());
+  REQUIRE(next.ok());
+  CHECK(later.WaitForFinish() == FinishReason::kLength);
+}
+
+TEST_CASE("StepLoop: a lost device fails every request and stops the loop", "[step_loop]") {
+  auto loop = MakeLoop(SmallConfig(), [](const StepPlan&, StepResult*) { return absl::InternalError("device lost"); });
+  loop->Start();
+  Events events;
+  auto handle = loop->Submit(MakeRequest({1}, 5), events.Sink());
+  CHECK(events.WaitForFinish() == FinishReason::kError);
+  const absl::Time give_up = absl::Now() + kPatience;
+  while (loop->CheckHealth(absl::Hours(1)) != EngineHealth::kFailed && absl::Now() < give_up) std::this_thread::yield();
+  CHECK(loop->CheckHealth(absl::Hours(1)) == EngineHealth::kFailed);
+  CHECK(absl::IsUnavailable(loop->Submit(MakeRequest({1}, 5), events.Sink()).status()));
+}
+
+TEST_CASE("StepLoop: destruction ends every live request", "[step_loop]") {
+  Events events;
+  RequestHandle handle;
+  {
+    auto loop = MakeLoop(SmallConfig(), CountUp);
+    auto submitted = loop->Submit(MakeRequest({1}, 5), events.Sink());  // never started
+    REQUIRE(submitted.ok());
+    handle = std::move(*submitted);
+    loop.reset();
+  }
+  CHECK(events.finish() == FinishReason::kError);
+  handle.Disarm();
+}
+
+}  // namespace
+}  // namespace millrace
