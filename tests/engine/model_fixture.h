@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// A model with its device and KV memory for tests: computes logits of token sequences in any chunking.
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+#include <memory>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "engine/load/model_weights.h"
+#include "engine/run/model.h"
+#include "kernels/device.h"
+
+namespace millrace {
+
+struct FixtureOptions {
+  std::string dtype = "float32";
+  std::string quantization;
+  DType kv_dtype = DType::kF32;
+  CpuPath path = CpuPath::kAuto;
+  int num_threads = 2;
+  int page_tokens = 4;
+  int max_tokens = 128;
+};
+
+class ModelFixture {
+ public:
+  explicit ModelFixture(const std::string& model_dir, const FixtureOptions& options = {}) : options_(options) {
+    auto device = MakeCpuDevice({.num_threads = options.num_threads, .path = options.path});
+    REQUIRE(device.status().ToString() == "OK");
+    device_ = std::move(*device);
+    const LoadOptions load{.dtype = options.dtype, .quantization = options.quantization};
+    auto info = ReadModelInfo(model_dir, load);
+    REQUIRE(info.status().ToString() == "OK");
+    auto weights = LoadWeights(*info, load, *device_);
+    REQUIRE(weights.status().ToString() == "OK");
+    const int num_pages = (options.max_tokens + options.page_tokens - 1) / options.page_tokens + 3;
+    auto model = Model::Create(*info, std::move(*weights),
+                               {.max_rows = options.max_tokens, .max_logit_rows = options.max_tokens,
+                                .max_positions = options.max_tokens, .num_pages = num_pages,
+                                .page_tokens = options.page_tokens, .kv_dtype = options.kv_dtype},
+                               *device_);
+    REQUIRE(model.status().ToString() == "OK");
+    model_ = std::move(*model);
+    // Pages in a scattered order: nothing may depend on their numbers.
+    pages_.resize(static_cast<size_t>(num_pages));
+    std::iota(pages_.begin(), pages_.end(), 0);
+    std::reverse(pages_.begin(), pages_.end());
+    std::swap(pages_[0], pages_[pages_.size() / 2]);
+  }
+
+  // Logits [tokens, V] of positions [first, first + count), computed as one chunk; earlier ones must be in pages.
+  std::vector<float> Logits(const std::vector<int32_t>& tokens, int first, int count) {
+    Forward(tokens, first, count);
+    std::vector<int32_t> rows(static_cast<size_t>(count));
+    std::iota(rows.begin(), rows.end(), 0);
+    const Matrix logits = model_->Logits(rows);
+    const float* data = static_cast<const float*>(logits.data);
+    return std::vector<float>(data, data + logits.rows * logits.cols);
+  }
+
+  std::vector<float> LastHidden(const std::vector<int32_t>& tokens) {
+    Forward(tokens, 0, static_cast<int>(tokens.size()));
+    const int32_t last = static_cast<int32_t>(tokens.size()) - 1;
+    const Matrix hidden = model_->FinalHidden(absl::MakeConstSpan(&last, 1));
+    const float* data = static_cast<const float*>(hidden.data);
+    return std::vector<float>(data, data + hidden.cols);
+  }
+
+  std::vector<int32_t> Greedy(std::vector<int32_t> tokens, int num_new) {
+    std::vector<int32_t> output;
+    std::vector<float> logits = Logits(tokens, 0, static_cast<int>(tokens.size()));
+    for (int i = 0; i < num_new; ++i) {
+      const auto begin = logits.end() - vocab();
+      output.push_back(static_cast<int32_t>(std::max_element(begin, logits.end()) - begin));
+      tokens.push_back(output.back());
+      logits = Logits(tokens, static_cast<int>(tokens.size()) - 1, 1);
+    }
+    return output;
+  }
+
+  int vocab() const { return model_->info().vocab_tokens; }
+  const Model& model() const { return *model_; }
+
+ private:
+  void Forward(const std::vector<int32_t>& tokens, int first, int count) {
+    std::vector<int32_t> positions;
+    std::vector<int64_t> slots;
+    for (int position = first; position < first + count; ++position) {
+      positions.push_back(position);
+      const int64_t page = pages_[static_cast<size_t>(position / options_.page_tokens)];
+      slots.push_back(page * options_.page_tokens + position % options_.page_tokens);
+    }
+    const AttentionSequence sequence{.first_row = 0, .num_rows = count, .context_tokens = first, .pages = pages_.data()};
+    model_->Forward({.tokens = absl::MakeConstSpan(tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(count)),
+                     .positions = positions,
+                     .slots = slots,
+                     .sequences = absl::MakeConstSpan(&sequence, 1)});
+  }
+
+  const FixtureOptions options_;
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Model> model_;
+  std::vector<int32_t> pages_;
+};
+
+}  // namespace millrace
