@@ -37,8 +37,8 @@ class Device {
 enum class CpuPath { kAuto, kReference, kAvx2, kAvx512 };  // kAuto: the widest this processor has
 
 struct CpuDeviceOptions {
-  int num_threads = 0;             // 0: the available cores (affinity and cgroup quota respected)
-  CpuPath path = CpuPath::kAuto;   // a path the processor lacks is InvalidArgument
+  int num_threads = 0;            // 0: the available cores (affinity and cgroup quota respected)
+  CpuPath path = CpuPath::kAuto;  // a path the processor lacks is InvalidArgument
 };
 absl::StatusOr<std::unique_ptr<Device>> MakeCpuDevice(const CpuDeviceOptions& options);
 

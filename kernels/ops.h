@@ -15,42 +15,42 @@
 namespace millrace {
 
 struct MatmulArgs {
-  Matrix x;                        // [T, K] activations
-  const PackedWeight* w = nullptr; // [N, K]
-  const float* bias = nullptr;     // [N] or null
-  Matrix out;                      // [T, N] activations (float32 for logits)
-  const float* residual = nullptr; // null, or [T, N] row stride out.stride: out = residual + x*W^T (may alias out)
+  Matrix x;                         // [T, K] activations
+  const PackedWeight* w = nullptr;  // [N, K]
+  const float* bias = nullptr;      // [N] or null
+  Matrix out;                       // [T, N] activations (float32 for logits)
+  const float* residual = nullptr;  // null, or [T, N] row stride out.stride: out = residual + x*W^T (may alias out)
 };
 
 struct EmbedArgs {
-  Matrix table;                    // [V, C] F32, F16 or BF16
+  Matrix table;                      // [V, C] F32, F16 or BF16
   absl::Span<const int32_t> tokens;  // [T], each in [0, V)
-  Matrix out;                      // [T, C]
+  Matrix out;                        // [T, C]
   float scale = 1.0f;
 };
 
 struct RmsNormArgs {
-  Matrix x;                        // [T, C]
-  const float* weight = nullptr;   // [C]
+  Matrix x;                       // [T, C]
+  const float* weight = nullptr;  // [C]
   float eps = 1e-6f;
-  Matrix out;                      // [T, C], may alias x
+  Matrix out;  // [T, C], may alias x
 };
 
 // Rotary tables: cos and sin per position and pair, already scaled (llama3, yarn, linear, ...).
 struct RopeTable {
-  const float* cos = nullptr;      // [max_positions, D_rot/2]
-  const float* sin = nullptr;      // [max_positions, D_rot/2]
-  int rotary_dim = 0;              // D_rot <= D
-  bool interleaved = false;        // false: pairs (i, i + D_rot/2) as Hugging Face; true: (2i, 2i+1) as GGUF's llama
+  const float* cos = nullptr;  // [max_positions, D_rot/2]
+  const float* sin = nullptr;  // [max_positions, D_rot/2]
+  int rotary_dim = 0;          // D_rot <= D
+  bool interleaved = false;    // false: pairs (i, i + D_rot/2) as Hugging Face; true: (2i, 2i+1) as GGUF's llama
 };
 
 // KV memory of one layer: page p holds kPageTokens slots of G heads of D for K and for V.
 struct KvLayer {
-  void* keys = nullptr;            // [P, G, page_tokens, D] in dtype
-  void* values = nullptr;          // [P, G, page_tokens, D]
-  float* key_scales = nullptr;     // kI8 only: [P, G, page_tokens]
-  float* value_scales = nullptr;   // kI8 only: [P, G, page_tokens]
-  DType dtype = DType::kBF16;      // kF32, kF16, kBF16, kI8
+  void* keys = nullptr;           // [P, G, page_tokens, D] in dtype
+  void* values = nullptr;         // [P, G, page_tokens, D]
+  float* key_scales = nullptr;    // kI8 only: [P, G, page_tokens]
+  float* value_scales = nullptr;  // kI8 only: [P, G, page_tokens]
+  DType dtype = DType::kBF16;     // kF32, kF16, kBF16, kI8
   int64_t num_pages = 0;
   int page_tokens = 16;
   int num_kv_heads = 0;
@@ -59,10 +59,10 @@ struct KvLayer {
 
 // QK-norm (optional), RoPE, and the append of K and V into pages, in place on the fused projection.
 struct RopeAppendArgs {
-  Matrix qkv;                      // [T, (H + 2G) * D]: q heads, then k heads, then v heads; q is rewritten in place
+  Matrix qkv;  // [T, (H + 2G) * D]: q heads, then k heads, then v heads; q is rewritten in place
   int num_heads = 0;
-  const float* q_norm = nullptr;   // [D] or null
-  const float* k_norm = nullptr;   // [D] or null
+  const float* q_norm = nullptr;  // [D] or null
+  const float* k_norm = nullptr;  // [D] or null
   float norm_eps = 1e-6f;
   RopeTable rope;
   absl::Span<const int32_t> positions;  // [T]
@@ -72,25 +72,25 @@ struct RopeAppendArgs {
 
 // One sequence's part of a step. Its KV (context and this step's rows) is already appended.
 struct AttentionSequence {
-  int32_t first_row = 0;           // its rows are [first_row, first_row + num_rows) of q
+  int32_t first_row = 0;  // its rows are [first_row, first_row + num_rows) of q
   int32_t num_rows = 0;
   int32_t context_tokens = 0;      // tokens before the first row; row r sees context_tokens + r + 1 tokens
   const int32_t* pages = nullptr;  // page numbers, ceil((context + rows) / page_tokens) of them
 };
 
 struct AttentionArgs {
-  Matrix q;                        // [T, H * D] (may be a view into qkv: stride >= H * D)
+  Matrix q;  // [T, H * D] (may be a view into qkv: stride >= H * D)
   int num_heads = 0;
   KvLayer kv;
   absl::Span<const AttentionSequence> sequences;
-  float scale = 0;                 // usually 1/sqrt(D)
-  int32_t window_tokens = 0;       // sliding window, 0: none; a row sees at most this many tokens, itself included
-  Matrix out;                      // [T, H * D]
+  float scale = 0;            // usually 1/sqrt(D)
+  int32_t window_tokens = 0;  // sliding window, 0: none; a row sees at most this many tokens, itself included
+  Matrix out;                 // [T, H * D]
 };
 
 struct SwiGluArgs {
-  Matrix gate_up;                  // [T, 2F]: gate then up
-  Matrix out;                      // [T, F] = silu(gate) * up; must not alias
+  Matrix gate_up;  // [T, 2F]: gate then up
+  Matrix out;      // [T, F] = silu(gate) * up; must not alias
 };
 
 struct GatherRowsArgs {
@@ -101,49 +101,49 @@ struct GatherRowsArgs {
 
 struct TokenLogprob {
   int32_t token = -1;
-  float logprob = 0;               // of the raw logits (before bias, penalties and temperature)
+  float logprob = 0;  // of the raw logits (before bias, penalties and temperature)
 };
 
 // How one row's next token is drawn. Order: bias, penalties, mask, temperature, then top-k, top-p, min-p.
 struct SampleRow {
-  int32_t row = 0;                 // of logits
-  float temperature = 1;           // 0: greedy (lowest id wins a tie)
-  int32_t top_k = 0;               // 0: off
+  int32_t row = 0;        // of logits
+  float temperature = 1;  // 0: greedy (lowest id wins a tie)
+  int32_t top_k = 0;      // 0: off
   float top_p = 1;
   float min_p = 0;
-  float repetition_penalty = 1;    // over prompt and output tokens
-  float presence_penalty = 0;      // over output tokens
-  float frequency_penalty = 0;     // over output tokens
-  uint64_t seed = 0;               // noise is a function of (seed, position), never of the batch
+  float repetition_penalty = 1;  // over prompt and output tokens
+  float presence_penalty = 0;    // over output tokens
+  float frequency_penalty = 0;   // over output tokens
+  uint64_t seed = 0;             // noise is a function of (seed, position), never of the batch
   uint64_t position = 0;
-  absl::Span<const int32_t> prompt_tokens;   // read only when a penalty is on
+  absl::Span<const int32_t> prompt_tokens;  // read only when a penalty is on
   absl::Span<const int32_t> output_tokens;
-  absl::Span<const TokenLogprob> logit_bias; // token and added bias (in `logprob`)
-  absl::Span<const int32_t> banned_tokens;   // never drawn (min_tokens: the stop tokens)
-  const uint32_t* mask = nullptr;  // [ceil(V/32)] bit set: allowed; null: all
-  int32_t num_top_logprobs = -1;   // -1: no logprob wanted; 0: the drawn token's; n: and the n best
+  absl::Span<const TokenLogprob> logit_bias;  // token and added bias (in `logprob`)
+  absl::Span<const int32_t> banned_tokens;    // never drawn (min_tokens: the stop tokens)
+  const uint32_t* mask = nullptr;             // [ceil(V/32)] bit set: allowed; null: all
+  int32_t num_top_logprobs = -1;              // -1: no logprob wanted; 0: the drawn token's; n: and the n best
 };
 
 struct SampleResult {
   int32_t token = -1;
-  bool is_failed = false;          // every token masked, or a logit that is not a number
+  bool is_failed = false;  // every token masked, or a logit that is not a number
   float logprob = 0;
-  int32_t rank = 0;                // 1-based rank of the drawn token among raw logits, when logprobs are wanted
-  absl::Span<TokenLogprob> top;    // storage given by the caller, room for num_top_logprobs; filled best first
+  int32_t rank = 0;              // 1-based rank of the drawn token among raw logits, when logprobs are wanted
+  absl::Span<TokenLogprob> top;  // storage given by the caller, room for num_top_logprobs; filled best first
 };
 
 struct SampleArgs {
-  Matrix logits;                   // [R, V] float32; overwritten
+  Matrix logits;  // [R, V] float32; overwritten
   absl::Span<const SampleRow> rows;
   absl::Span<SampleResult> results;  // one per row
 };
 
 // Log-probabilities of given tokens (prompt_logprobs): reads raw logits.
 struct LogprobsArgs {
-  Matrix logits;                   // [R, V] float32
-  absl::Span<const int32_t> targets;     // [R]
+  Matrix logits;                      // [R, V] float32
+  absl::Span<const int32_t> targets;  // [R]
   int32_t num_top = 0;
-  absl::Span<SampleResult> results;      // one per row; token = target
+  absl::Span<SampleResult> results;  // one per row; token = target
 };
 
 class Ops {

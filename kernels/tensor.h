@@ -14,11 +14,14 @@ enum class DType : uint8_t { kF32, kF16, kBF16, kI8, kU8, kI32 };
 constexpr size_t DTypeBytes(DType dtype) {
   switch (dtype) {
     case DType::kF32:
-    case DType::kI32: return 4;
+    case DType::kI32:
+      return 4;
     case DType::kF16:
-    case DType::kBF16: return 2;
+    case DType::kBF16:
+      return 2;
     case DType::kI8:
-    case DType::kU8: return 1;
+    case DType::kU8:
+      return 1;
   }
   return 0;
 }
@@ -43,8 +46,8 @@ enum class WeightFormat : uint8_t {
 // A weight matrix as it comes from a file or a quantiser: W [N, K], row-major, y = x * W^T. Input of Ops::Pack.
 struct WeightSource {
   WeightFormat format = WeightFormat::kDense;
-  int64_t n = 0;  // output channels
-  int64_t k = 0;  // input channels
+  int64_t n = 0;                   // output channels
+  int64_t k = 0;                   // input channels
   DType dtype = DType::kBF16;      // kDense: element type of `values`
   const void* values = nullptr;    // kDense [N, K]; kInt8 int8 [N, K]; kInt4 uint8 [N, K/2], low nibble = even k, 0..15
   int group_size = 0;              // 0: one group per row (kInt8 only); else 32, 64 or 128, dividing K

@@ -15,14 +15,16 @@ struct RequestId {
   uint64_t value = 0;
   friend bool operator==(RequestId, RequestId) = default;
   template <typename H>
-  friend H AbslHashValue(H h, RequestId id) { return H::combine(std::move(h), id.value); }
+  friend H AbslHashValue(H h, RequestId id) {
+    return H::combine(std::move(h), id.value);
+  }
 };
 
 // Who pays: prefix reuse never crosses `salt`, fairness is weighed by `weight` between `name`s.
 struct Tenant {
-  std::string name;      // empty: the anonymous tenant
-  uint64_t salt = 0;     // mixed into the identity of every KV page
-  double weight = 1.0;   // share of the token budget against other tenants, > 0
+  std::string name;     // empty: the anonymous tenant
+  uint64_t salt = 0;    // mixed into the identity of every KV page
+  double weight = 1.0;  // share of the token budget against other tenants, > 0
 };
 
 // OpenAI's and vLLM's sampling fields with their meanings and defaults.
@@ -36,19 +38,19 @@ struct SamplingParams {
   float frequency_penalty = 0.0f;   // [-2, 2]
   uint64_t seed = 0;                // chosen at random by the door when the client gave none
   std::vector<std::pair<int32_t, float>> logit_bias;
-  int32_t num_top_logprobs = -1;    // -1: none, 0: the drawn token's own, n: and the n best
-  int32_t num_prompt_logprobs = -1; // likewise for prompt tokens
+  int32_t num_top_logprobs = -1;     // -1: none, 0: the drawn token's own, n: and the n best
+  int32_t num_prompt_logprobs = -1;  // likewise for prompt tokens
 };
 
 struct Request {
-  RequestId id;                     // unique while it lives; given by the engine
+  RequestId id;  // unique while it lives; given by the engine
   Tenant tenant;
-  int32_t priority = 0;             // lower is served earlier (vLLM's convention)
+  int32_t priority = 0;                          // lower is served earlier (vLLM's convention)
   absl::Time deadline = absl::InfiniteFuture();  // past it: finished with kDeadline
-  std::vector<int32_t> prompt_tokens;  // not empty
+  std::vector<int32_t> prompt_tokens;            // not empty
   SamplingParams sampling;
-  int32_t max_new_tokens = 16;      // >= 1; for kEmbed unused
-  int32_t min_new_tokens = 0;       // stop tokens are banned before
+  int32_t max_new_tokens = 16;  // >= 1; for kEmbed unused
+  int32_t min_new_tokens = 0;   // stop tokens are banned before
   bool ignore_eos = false;
   std::vector<int32_t> stop_token_ids;  // end-of-sequence ids of the model and the client's own
   enum class Kind : uint8_t { kGenerate, kEmbed } kind = Kind::kGenerate;

@@ -3,9 +3,12 @@
 // Decides who computes what next: queue, fairness, pages, prefix reuse, preemption. Pure: no clock, thread or device;
 // time comes in as an argument. Owned and called by the engine thread only.
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "scheduler/plan.h"
 #include "scheduler/request.h"
@@ -13,14 +16,17 @@
 namespace millrace {
 
 struct SchedulerConfig {
-  int32_t num_pages = 0;               // KV pages of the memory plan
+  int32_t num_pages = 0;  // KV pages of the memory plan
   int32_t page_tokens = 16;
-  int32_t max_sequences = 256;         // running at once
-  int32_t max_step_tokens = 2048;      // the token budget of a step
-  int32_t max_model_tokens = 4096;     // prompt + output of one request
-  int32_t max_queued_requests = 1024;  // beyond: ResourceExhausted
-  int64_t max_queued_tokens = 1 << 22; // prompt tokens waiting; beyond: ResourceExhausted
+  int32_t max_sequences = 256;          // running at once
+  int32_t max_step_tokens = 2048;       // the token budget of a step
+  int32_t max_model_tokens = 4096;      // prompt + output of one request
+  int32_t max_queued_requests = 1024;   // beyond: ResourceExhausted
+  int64_t max_queued_tokens = 1 << 22;  // prompt tokens waiting; beyond: ResourceExhausted
   bool enable_prefix_caching = true;
+  int32_t max_chunk_tokens = 0;        // a prompt longer than this is long; 0: a quarter of max_step_tokens
+  int32_t max_long_prefills = 3;       // long prompts being computed at once; shorter ones pass those that wait
+  uint64_t prefix_hash_key = 0;        // secret of the page names; the same key gives the same plans
 };
 
 // A snapshot for metrics, cheap.
@@ -29,8 +35,8 @@ struct SchedulerStats {
   int32_t num_waiting = 0;
   int64_t num_waiting_tokens = 0;
   int32_t num_pages_total = 0;
-  int32_t num_pages_used = 0;          // referenced by a sequence (cached but idle pages are free)
-  int32_t num_pages_cached = 0;        // idle pages that hold reusable prefixes
+  int32_t num_pages_used = 0;    // referenced by a sequence (cached but idle pages are free)
+  int32_t num_pages_cached = 0;  // idle pages that hold reusable prefixes
   uint64_t num_preemptions = 0;
   uint64_t prefix_query_tokens = 0;
   uint64_t prefix_hit_tokens = 0;
@@ -41,23 +47,28 @@ class Scheduler {
   static absl::StatusOr<std::unique_ptr<Scheduler>> Create(const SchedulerConfig& config);
   virtual ~Scheduler() = default;
 
-  // Takes a request into the queue. InvalidArgument: it can never run (longer than max_model_tokens, or than all
-  // pages together), with the numbers. ResourceExhausted: the queue is full.
+  // Takes a request into the queue. Its output is capped so that the whole stays within max_model_tokens and all pages
+  // together (then it finishes with kLength). InvalidArgument: it can never run (the prompt leaves no room for a token,
+  // is empty, the weight is not positive), with the numbers. AlreadyExists: the id lives. ResourceExhausted: the queue
+  // is full.
   virtual absl::Status Add(Request request, absl::Time now) = 0;
   // Ends a request wherever it is; its pages are free when this returns. Unknown ids are ignored (it may have ended).
-  // A pending TokenEvent with kCancelled is given by the next Commit or TakeEvents.
+  // A pending TokenEvent with kCancelled is given by the next Commit, Abort or TakeEvents.
   virtual void Cancel(RequestId id) = 0;
   // Ends a request whose text matched a stop string: like Cancel, without an event.
   virtual void Finish(RequestId id) = 0;
-  // Decides the next step; empty when nothing can run. At most one plan is open: Commit or Abort comes before the next.
+  // Decides the next step; never empty while a request waits or runs. At most one plan is open: Commit or Abort comes
+  // before the next, except after an empty one. Requests past their deadline end here: see TakeEvents.
   virtual const StepPlan& Plan(absl::Time now) = 0;
-  // Learns a step's results (one per planned sequence, same order). Results of requests cancelled meanwhile are dropped.
+  // Learns a step's results (one per planned sequence, same order). Results of requests cancelled meanwhile are
+  // dropped.
   virtual std::vector<TokenEvent> Commit(const StepResult& result, absl::Time now) = 0;
-  // The step failed as a whole: every planned request ends with kError and its pages are freed.
+  // The step failed as a whole: every planned request ends with kError, its pages are freed, and no page filled in the
+  // step is ever shared.
   virtual std::vector<TokenEvent> Abort() = 0;
   // Events that no step gave (cancelled, past their deadline while waiting).
   virtual std::vector<TokenEvent> TakeEvents() = 0;
-  virtual bool Idle() const = 0;       // nothing waits or runs
+  virtual bool Idle() const = 0;  // nothing waits or runs
   virtual absl::Time NextDeadline() const = 0;
   virtual SchedulerStats stats() const = 0;
   virtual std::vector<std::pair<std::string, int32_t>> WaitingByTenant() const = 0;
