@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/cpu_device.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cpu/cpu_features.h"
+#include "kernels/cpu/page_buffer.h"
+#include "kernels/status_macros.h"
+
+namespace millrace {
+namespace cpu {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+
+class CpuBuffer final : public Buffer {
+ public:
+  explicit CpuBuffer(PageBuffer pages) : pages_(std::move(pages)) {}
+  void* data() override { return pages_.data(); }
+  size_t num_bytes() const override { return pages_.num_bytes(); }
+
+ private:
+  PageBuffer pages_;
+};
+
+}  // namespace
+
+std::string CpuDevice::name() const {
+  const OpContext& context = ops_.context();
+  const std::string_view path = CpuPathName(context.path);
+  const int threads = context.pool.num_threads();
+  return absl::StrCat("cpu (", absl::string_view(path.data(), path.size()), ", ", threads,
+                      threads == 1 ? " thread)" : " threads)");
+}
+
+absl::StatusOr<std::unique_ptr<Buffer>> CpuDevice::Allocate(size_t num_bytes) {
+  ASSIGN_OR_RETURN(PageBuffer pages, PageBuffer::Allocate(num_bytes));
+  return std::make_unique<CpuBuffer>(std::move(pages));
+}
+
+size_t CpuDevice::available_bytes() const { return AvailableMemoryBytes(); }
+
+}  // namespace cpu
+
+absl::StatusOr<std::unique_ptr<Device>> MakeCpuDevice(const CpuDeviceOptions& options) {
+  if (options.num_threads < 0 || options.num_threads > cpu::kMaxThreads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("num_threads is ", options.num_threads, ", not in 0..", cpu::kMaxThreads));
+  }
+  const CpuPath path = options.path == CpuPath::kAuto ? cpu::WidestCpuPath() : options.path;
+  if (!cpu::HasCpuPath(path)) {
+    const std::string_view name = cpu::CpuPathName(path);
+    return absl::InvalidArgumentError(
+        absl::StrCat("this processor lacks the instructions of ", absl::string_view(name.data(), name.size())));
+  }
+  const int num_threads = options.num_threads == 0 ? cpu::AvailableCores() : options.num_threads;
+  return std::make_unique<cpu::CpuDevice>(num_threads, path);
+}
+
+}  // namespace millrace

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/cpu_ops.h"
+
+#include <utility>
+
+#include "kernels/status_macros.h"
+
+namespace millrace::cpu {
+
+void Embed(const EmbedArgs& args, const OpContext& context);
+void RmsNorm(const RmsNormArgs& args, const OpContext& context);
+void RopeAppend(const RopeAppendArgs& args, const OpContext& context);
+void Attention(const AttentionArgs& args, const OpContext& context);
+void SwiGlu(const SwiGluArgs& args, const OpContext& context);
+void GatherRows(const GatherRowsArgs& args, const OpContext& context);
+void Sample(const SampleArgs& args, const OpContext& context);
+void Logprobs(const LogprobsArgs& args, const OpContext& context);
+
+absl::StatusOr<std::unique_ptr<PackedWeight>> CpuOps::Pack(const WeightSource& source) {
+  ASSIGN_OR_RETURN(std::unique_ptr<PackedWeight> packed, PackWeight(source, context_));
+  return packed;
+}
+
+size_t CpuOps::PackedBytes(WeightFormat format, DType dtype, int64_t n, int64_t k, int group_size) const {
+  return PackedWeightBytes(format, dtype, n, k, group_size, context_.path);
+}
+
+absl::Status CpuOps::ReserveWorkspace(int64_t max_rows, int64_t max_k) {
+  return matmul_workspace_.Reserve(max_rows, max_k, pool_.num_threads());
+}
+
+size_t CpuOps::WorkspaceBytes(int64_t max_rows, int64_t max_k) const {
+  return MatmulWorkspace::BytesFor(max_rows, max_k, pool_.num_threads());
+}
+
+void CpuOps::Matmul(const MatmulArgs& args) { cpu::Matmul(args, context_, matmul_workspace_); }
+void CpuOps::Embed(const EmbedArgs& args) { cpu::Embed(args, context_); }
+void CpuOps::RmsNorm(const RmsNormArgs& args) { cpu::RmsNorm(args, context_); }
+void CpuOps::RopeAppend(const RopeAppendArgs& args) { cpu::RopeAppend(args, context_); }
+void CpuOps::Attention(const AttentionArgs& args) { cpu::Attention(args, context_); }
+void CpuOps::SwiGlu(const SwiGluArgs& args) { cpu::SwiGlu(args, context_); }
+void CpuOps::GatherRows(const GatherRowsArgs& args) { cpu::GatherRows(args, context_); }
+void CpuOps::Sample(const SampleArgs& args) { cpu::Sample(args, context_); }
+void CpuOps::Logprobs(const LogprobsArgs& args) { cpu::Logprobs(args, context_); }
+
+}  // namespace millrace::cpu
