@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 // What enters a step and what leaves it: plain data between Scheduler::Plan, the runner and Scheduler::Commit.
-// Engine thread only. Spans point into the scheduler's sequences and hold until the plan is committed or aborted, even if
-// a request of it is cancelled meanwhile.
+// Engine thread only. Spans point into the scheduler's sequences and hold until the plan is committed or aborted, even
+// if a request of it is cancelled meanwhile.
 #include <cstdint>
 #include <vector>
 

@@ -24,9 +24,9 @@ struct SchedulerConfig {
   int32_t max_queued_requests = 1024;   // beyond: ResourceExhausted
   int64_t max_queued_tokens = 1 << 22;  // prompt tokens waiting; beyond: ResourceExhausted
   bool enable_prefix_caching = true;
-  int32_t max_chunk_tokens = 0;        // a prompt longer than this is long; 0: a quarter of max_step_tokens
-  int32_t max_long_prefills = 3;       // long prompts being computed at once; shorter ones pass those that wait
-  uint64_t prefix_hash_key = 0;        // secret of the page names; the same key gives the same plans
+  int32_t max_chunk_tokens = 0;   // a prompt longer than this is long; 0: a quarter of max_step_tokens
+  int32_t max_long_prefills = 3;  // long prompts being computed at once; shorter ones pass those that wait
+  uint64_t prefix_hash_key = 0;   // secret of the page names; the same key gives the same plans
 };
 
 // A snapshot for metrics, cheap.

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// Who uses which KV page. A page is free (unnamed, unused), used (referenced by sequences) or idle (unused, but named
+// in the PrefixIndex, so that a later prompt may find it). Idle pages are taken back oldest first. Engine thread only.
+#include <cstdint>
+#include <vector>
+
+#include "scheduler/plan.h"
+#include "scheduler/prefix_index.h"
+
+namespace millrace {
+
+class PagePool {
+ public:
+  // `index` outlives the pool; the pool erases a page's name when it gives the page to someone else.
+  PagePool(int32_t num_pages, PrefixIndex* index);
+
+  // A page with one reference: a free one, else the longest idle one. REQUIRES: num_available() > 0. O(1).
+  PageId Allocate();
+  // One more reference: of a used page, or one that was idle.
+  void AddReference(PageId page);
+  // The last reference dropped makes the page idle if it is named, else free. Release a sequence's last page first:
+  // then the beginning of a prefix stays longest.
+  void Release(PageId page);
+  // Erases the page's name; an idle page becomes free.
+  void Forget(PageId page);
+  // Forgets every idle page.
+  void ForgetIdle();
+
+  int32_t num_pages() const { return static_cast<int32_t>(slots_.size()); }
+  int32_t num_idle() const { return num_idle_; }
+  int32_t num_available() const { return static_cast<int32_t>(free_.size()) + num_idle_; }
+  int32_t num_used() const { return num_pages() - num_available(); }
+  int32_t num_references(PageId page) const { return slots_[page].num_references; }
+  // Each page is in exactly one of the three states, and idle exactly when named and unused.
+  bool IsConsistent() const;
+
+ private:
+  struct Slot {
+    int32_t num_references = 0;
+    PageId older = -1;  // neighbours among idle pages
+    PageId newer = -1;
+  };
+  void LinkIdle(PageId page);
+  void UnlinkIdle(PageId page);
+
+  PrefixIndex* const index_;
+  std::vector<Slot> slots_;
+  std::vector<PageId> free_;  // taken from the back
+  PageId oldest_idle_ = -1;
+  PageId newest_idle_ = -1;
+  int32_t num_idle_ = 0;
+};
+
+}  // namespace millrace

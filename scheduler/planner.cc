@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a step is decided: running sequences best first, then newcomers, then what rows are left to long prompts.
+#include <algorithm>
+
+#include "scheduler/check.h"
+#include "scheduler/scheduler_impl.h"
+
+namespace millrace {
+
+const StepPlan& SchedulerImpl::Plan(absl::Time now) {
+  MILLRACE_SCHEDULER_CHECK(!is_open_, "a plan is committed or aborted before the next");
+  ExpireDeadlines(now);
+  BeginPlan();
+  PlanRunning();
+  // Whoever was just preempted must not come back into the pages it lost.
+  if (!has_preempted_) AdmitWaiting();
+  ExtendPrefills();
+  EmitPlan();
+  return plan_;
+}
+
+void SchedulerImpl::BeginPlan() {
+  int32_t num_decoding = 0;
+  num_long_running_ = 0;
+  for (const Sequence* sequence : running_) {
+    num_decoding += sequence->is_decoding();
+    num_long_running_ += sequence->num_remaining() > config_.max_chunk_tokens;
+  }
+  prefill_rows_left_ = config_.max_step_tokens - num_decoding;
+  // At least a quarter of the rows stays for newcomers while all long prompts take their turn.
+  const int32_t share = prefill_rows_left_ / (config_.max_long_prefills + 1);
+  chunk_rows_ = std::max(std::min(share, config_.max_chunk_tokens), std::min(config_.page_tokens, prefill_rows_left_));
+  num_reserved_pages_ = 0;
+  has_preempted_ = false;
+  plan_.sequences.clear();
+  plan_.num_rows = 0;
+}
+
+void SchedulerImpl::PlanRunning() {
+  // By index: preemption takes from the end, never before `i`.
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence* sequence = running_[i];
+    if (sequence->is_decoding()) {
+      if (MakeRoomForRow(sequence)) Schedule(sequence, 1);
+    } else {
+      PlanPrefill(sequence);
+    }
+    num_reserved_pages_ += PagesFor(sequence->num_tokens()) - static_cast<int32_t>(sequence->pages.size());
+  }
+}
+
+void SchedulerImpl::PlanPrefill(Sequence* sequence) {
+  ReuseNextPages(sequence);
+  if (prefill_rows_left_ == 0 || !MakeRoomForRow(sequence)) return;
+  const int32_t num_rows = ChunkRows(*sequence, FirstTurnRows(*sequence));
+  Schedule(sequence, num_rows);
+  prefill_rows_left_ -= num_rows;
+}
+
+// A long prompt's turn is a share of the rows; a short one's all of it, if they are left.
+int32_t SchedulerImpl::FirstTurnRows(const Sequence& sequence) const {
+  const bool is_long = sequence.num_remaining() > config_.max_chunk_tokens;
+  return std::min(is_long ? chunk_rows_ : config_.max_chunk_tokens, prefill_rows_left_);
+}
+
+// Pages come from sequences that are worse and not planned yet. False: there are none; it waits with what it has.
+bool SchedulerImpl::MakeRoomForRow(Sequence* sequence) {
+  if (sequence->num_computed < static_cast<int32_t>(sequence->pages.size()) * config_.page_tokens) return true;
+  while (pool_.num_available() == 0) {
+    if (running_.back() == sequence) return false;
+    Preempt(running_.back());
+  }
+  return true;
+}
+
+void SchedulerImpl::Preempt(Sequence* victim) {
+  MILLRACE_SCHEDULER_CHECK(victim->num_planned == 0, "a planned sequence is not preempted");
+  running_.pop_back();
+  ReleasePages(victim);
+  victim->pages.clear();
+  victim->num_computed = 0;
+  victim->is_running = false;
+  queue_.Push(victim);
+  has_preempted_ = true;
+  ++num_preemptions_;
+}
+
+void SchedulerImpl::AdmitWaiting() {
+  while (static_cast<int32_t>(running_.size()) < config_.max_sequences && prefill_rows_left_ > 0) {
+    const bool takes_long = num_long_running_ < config_.max_long_prefills;
+    Sequence* sequence = queue_.Front(takes_long ? FairQueue::Which::kAny : FairQueue::Which::kShort);
+    // The one whose turn it is waits for its pages, and all others behind it: else small ones would starve it.
+    if (sequence == nullptr || !Admit(sequence)) return;
+  }
+}
+
+bool SchedulerImpl::Admit(Sequence* sequence) {
+  const int32_t num_needed = PagesFor(sequence->num_tokens());
+  const int32_t num_spare = pool_.num_available() - num_reserved_pages_;
+  // A page for each running sequence to grow into, so that newcomers do not cause preemptions at once.
+  const int32_t num_kept = static_cast<int32_t>(running_.size());
+  int32_t num_in_use = 0;  // found pages that cost nothing: someone uses them already
+  if (num_needed + num_kept > num_spare && !running_.empty()) {
+    if (num_kept >= num_spare) return false;
+    for (int32_t number = 0; number < num_needed; ++number) {
+      const PageId page = FindPage(sequence, number);
+      if (page < 0) break;
+      num_in_use += pool_.num_references(page) > 0;
+    }
+    if (num_needed - num_in_use + num_kept > num_spare) return false;
+  }
+  queue_.Remove(sequence);
+  running_.insert(std::lower_bound(running_.begin(), running_.end(), sequence, BetterSequence()), sequence);
+  sequence->is_running = true;
+  ReuseNextPages(sequence);
+  if (!sequence->was_admitted) {
+    sequence->was_admitted = true;
+    sequence->num_cached_tokens = sequence->num_computed;
+    prefix_query_tokens_ += sequence->num_prompt_tokens;
+  }
+  num_long_running_ += sequence->num_remaining() > config_.max_chunk_tokens;
+  const int32_t num_rows = ChunkRows(*sequence, FirstTurnRows(*sequence));
+  Schedule(sequence, num_rows);
+  prefill_rows_left_ -= num_rows;
+  num_reserved_pages_ += num_needed - static_cast<int32_t>(sequence->pages.size());
+  return true;
+}
+
+// Rows that newcomers did not want go to the prompts that are not complete, best first.
+void SchedulerImpl::ExtendPrefills() {
+  for (Sequence* sequence : running_) {
+    if (prefill_rows_left_ == 0) return;
+    const int32_t num_known = sequence->num_computed + sequence->num_planned;
+    if (sequence->num_planned == 0 || num_known == sequence->num_tokens()) continue;
+    // Somebody planned the next page already: it is found there in the next step.
+    if (num_known % config_.page_tokens == 0 && FindPage(sequence, num_known / config_.page_tokens) >= 0) continue;
+    if (num_known % config_.page_tokens == 0 && pool_.num_available() == 0) continue;
+    const int32_t num_rows = ChunkRows(*sequence, prefill_rows_left_);
+    Schedule(sequence, num_rows);
+    prefill_rows_left_ -= num_rows;
+  }
+}
+
+// How many of at most `limit` rows to plan next: all that is left, else up to a page's end if it can be, so that pages
+// become shareable as they are computed. REQUIRES: room for one row.
+int32_t SchedulerImpl::ChunkRows(const Sequence& sequence, int32_t limit) const {
+  const int32_t begin = sequence.num_computed + sequence.num_planned;
+  const int64_t num_slots =
+      (static_cast<int64_t>(sequence.pages.size()) + pool_.num_available()) * config_.page_tokens - begin;
+  const int32_t num_rows =
+      static_cast<int32_t>(std::min<int64_t>(num_slots, std::min(limit, sequence.num_tokens() - begin)));
+  const int32_t end = begin + num_rows;
+  const int32_t page_end = end - end % config_.page_tokens;
+  return end < sequence.num_tokens() && page_end > begin ? page_end - begin : num_rows;
+}
+
+void SchedulerImpl::Schedule(Sequence* sequence, int32_t num_rows) {
+  sequence->num_planned += num_rows;
+  const int32_t end = sequence->num_computed + sequence->num_planned;
+  while (static_cast<int32_t>(sequence->pages.size()) < PagesFor(end)) sequence->pages.push_back(pool_.Allocate());
+  if (end > sequence->num_charged) {
+    queue_.Charge(sequence->tenant, std::min(num_rows, end - sequence->num_charged));
+    sequence->num_charged = end;
+  }
+  plan_.num_rows += num_rows;
+  NameFullPages(sequence);
+}
+
+void SchedulerImpl::NameFullPages(Sequence* sequence) {
+  if (!config_.enable_prefix_caching) return;
+  const int32_t num_full = (sequence->num_computed + sequence->num_planned) / config_.page_tokens;
+  for (; sequence->num_named_pages < num_full; ++sequence->num_named_pages) {
+    const PageContent content = ContentOf(sequence, sequence->num_named_pages);
+    if (index_.Find(content) >= 0) continue;  // computed twice: this copy stays private
+    const PageId page = sequence->pages[sequence->num_named_pages];
+    index_.Insert(page, content);
+    named_in_open_plan_.push_back(page);
+  }
+}
+
+PageContent SchedulerImpl::ContentOf(Sequence* sequence, int32_t page_number) const {
+  std::vector<PageHash>& hashes = sequence->page_hashes;
+  const uint64_t salt = sequence->request.tenant.salt;
+  const absl::Span<const int32_t> tokens = sequence->tokens;
+  for (int32_t number = static_cast<int32_t>(hashes.size()); number <= page_number; ++number) {
+    const auto page_tokens = tokens.subspan(size_t{1} * number * config_.page_tokens, config_.page_tokens);
+    hashes.push_back(index_.Hash(number == 0 ? PageHash{} : hashes.back(), salt, page_tokens));
+  }
+  return {hashes[page_number], page_number == 0 ? PageHash{} : hashes[page_number - 1], salt,
+          tokens.subspan(size_t{1} * page_number * config_.page_tokens, config_.page_tokens)};
+}
+
+// The page that holds this one's tokens already, or -1. The page with the last token is always computed: its row gives
+// the logits.
+PageId SchedulerImpl::FindPage(Sequence* sequence, int32_t page_number) {
+  if (!config_.enable_prefix_caching || !sequence->may_reuse()) return -1;
+  if (int64_t{page_number + 1} * config_.page_tokens > sequence->num_tokens() - 1) return -1;
+  return index_.Find(ContentOf(sequence, page_number));
+}
+
+// Moves past pages that another request has computed or planned meanwhile. A prompt does so before each of its chunks:
+// equal prompts that run side by side share the work.
+void SchedulerImpl::ReuseNextPages(Sequence* sequence) {
+  while (sequence->num_computed % config_.page_tokens == 0) {
+    const int32_t number = sequence->num_computed / config_.page_tokens;
+    const PageId page = FindPage(sequence, number);
+    if (page < 0) return;
+    pool_.AddReference(page);
+    sequence->pages.push_back(page);
+    sequence->num_computed += config_.page_tokens;
+    sequence->num_named_pages = number + 1;
+    if (sequence->num_computed <= sequence->num_charged) continue;  // it was here before a preemption
+    sequence->num_charged = sequence->num_computed;                 // what is found costs its tenant nothing
+    prefix_hit_tokens_ += config_.page_tokens;
+  }
+}
+
+void SchedulerImpl::EmitPlan() {
+  for (const bool wants_decodes : {true, false}) {
+    for (Sequence* sequence : running_) {
+      if (sequence->num_planned == 0 || sequence->is_decoding() != wants_decodes) continue;
+      PlannedSequence planned;
+      planned.id = sequence->request.id;
+      planned.request = &sequence->request;
+      planned.first_position = sequence->num_computed;
+      planned.num_tokens = sequence->num_planned;
+      planned.tokens = sequence->tokens;
+      planned.num_prompt_tokens = sequence->num_prompt_tokens;
+      planned.pages = sequence->pages;
+      planned.samples = sequence->num_computed + sequence->num_planned == sequence->num_tokens();
+      plan_.sequences.push_back(planned);
+    }
+  }
+  is_open_ = !plan_.empty();
+  if (is_open_) plan_.step = ++num_steps_;
+}
+
+}  // namespace millrace

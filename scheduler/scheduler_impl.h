@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// The scheduler behind scheduler.h. Split by verb: scheduler_impl.cc (take in, end), planner.cc (decide), commit.cc
+// (learn), integrity.cc (check). Engine thread only.
+//
+// Guarantees, by construction:
+// - Running sequences are planned best first, and pages are taken only from worse ones that this step has not planned
+//   yet. So the best running sequence always gets its pages, and by induction every request ends.
+// - Long prompts get a bounded share of a step's rows while others want rows, and a bounded number runs at once.
+// - A page is named as soon as rows that fill it are planned; whoever finds it is planned in this step or later.
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "scheduler/fair_queue.h"
+#include "scheduler/page_pool.h"
+#include "scheduler/prefix_index.h"
+#include "scheduler/scheduler.h"
+#include "scheduler/sequence.h"
+
+namespace millrace {
+
+class SchedulerImpl final : public Scheduler {
+ public:
+  // REQUIRES: a config that Scheduler::Create accepts.
+  explicit SchedulerImpl(const SchedulerConfig& config);
+
+  absl::Status Add(Request request, absl::Time now) override;
+  void Cancel(RequestId id) override;
+  void Finish(RequestId id) override;
+  const StepPlan& Plan(absl::Time now) override;
+  std::vector<TokenEvent> Commit(const StepResult& result, absl::Time now) override;
+  std::vector<TokenEvent> Abort() override;
+  std::vector<TokenEvent> TakeEvents() override;
+  bool Idle() const override { return sequences_.empty(); }
+  absl::Time NextDeadline() const override;
+  SchedulerStats stats() const override;
+  std::vector<std::pair<std::string, int32_t>> WaitingByTenant() const override { return queue_.WaitingByTenant(); }
+  void ResetPrefixCache() override { pool_.ForgetIdle(); }
+  absl::Status CheckIntegrity() const override;
+
+ private:
+  // --- scheduler_impl.cc
+  absl::Status CheckRequest(const Request& request) const;
+  int32_t MaxTokens(const Request& request) const;
+  void End(Sequence* sequence);
+  void EndWithEvent(Sequence* sequence, FinishReason reason);
+  void ExpireDeadlines(absl::Time now);
+  void ReleasePages(Sequence* sequence);
+
+  // --- planner.cc
+  void BeginPlan();
+  void PlanRunning();
+  void PlanPrefill(Sequence* sequence);
+  void AdmitWaiting();
+  bool Admit(Sequence* sequence);
+  void ExtendPrefills();
+  void EmitPlan();
+  bool MakeRoomForRow(Sequence* sequence);
+  void Preempt(Sequence* victim);
+  void ReuseNextPages(Sequence* sequence);
+  PageId FindPage(Sequence* sequence, int32_t page_number);
+  int32_t FirstTurnRows(const Sequence& sequence) const;
+  int32_t ChunkRows(const Sequence& sequence, int32_t limit) const;
+  void Schedule(Sequence* sequence, int32_t num_rows);
+  void NameFullPages(Sequence* sequence);
+  PageContent ContentOf(Sequence* sequence, int32_t page_number) const;
+  int32_t PagesFor(int32_t num_tokens) const { return (num_tokens + config_.page_tokens - 1) / config_.page_tokens; }
+
+  // --- commit.cc
+  void Learn(Sequence* sequence, const SequenceResult& result, std::vector<TokenEvent>* events);
+  FinishReason Append(Sequence* sequence, const SequenceResult& result, TokenEvent* event);
+  void TakePromptLogprobs(Sequence* sequence, const SequenceResult& result, TokenEvent* event);
+  void Describe(const Sequence& sequence, TokenEvent* event) const;
+  void ClosePlan();
+  void DropUnwrittenPages(Sequence* sequence);
+
+  // --- integrity.cc
+  absl::Status CheckSequences() const;
+  absl::Status CheckReferences() const;
+
+  const SchedulerConfig config_;  // with the defaults filled in
+  PrefixIndex index_;
+  PagePool pool_;
+  FairQueue queue_;
+  absl::flat_hash_map<RequestId, std::unique_ptr<Sequence>> sequences_;
+  std::vector<Sequence*> running_;                       // best first
+  std::set<std::pair<absl::Time, uint64_t>> deadlines_;  // (deadline, arrival), finite ones only
+  absl::flat_hash_map<uint64_t, Sequence*> by_deadline_arrival_;
+  std::vector<TokenEvent> events_;  // given to no one yet
+  uint64_t next_arrival_ = 0;
+
+  // The open plan.
+  StepPlan plan_;
+  bool is_open_ = false;
+  uint64_t num_steps_ = 0;
+  std::vector<std::unique_ptr<Sequence>> ended_in_open_plan_;  // the plan's spans point into them
+  std::vector<PageId> named_in_open_plan_;
+  int32_t prefill_rows_left_ = 0;
+  int32_t chunk_rows_ = 0;  // what a long prompt may take before all had their turn
+  int32_t num_long_running_ = 0;
+  int32_t num_reserved_pages_ = 0;  // known tokens of running sequences will still need them
+  bool has_preempted_ = false;
+
+  uint64_t num_preemptions_ = 0;
+  uint64_t prefix_query_tokens_ = 0;
+  uint64_t prefix_hit_tokens_ = 0;
+};
+
+}  // namespace millrace

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+// Seeded random walks: thousands of steps of everything that can happen, every invariant checked after each. At the
+// end: every request ended exactly once and within a bound, each output equals its solo output, no page is left.
+#include <catch2/catch.hpp>
+#include <map>
+#include <random>
+#include <set>
+
+#include "scheduler/scheduler.h"
+#include "tests/scheduler/fake_model.h"
+
+namespace millrace {
+namespace {
+
+struct WalkOptions {
+  uint32_t seed = 0;
+  int32_t num_pages = 40;
+  int32_t step_tokens = 48;
+  int32_t max_sequences = 8;
+  int num_steps = 1000;
+  int num_tenants = 4;
+  int32_t max_prompt = 60;
+  int32_t max_new = 20;
+  double faults = 0;      // share of steps that break, and of sequences with bad logits
+  double departures = 0;  // share of steps in which someone leaves
+  bool has_deadlines = false;
+  bool enable_prefix_caching = true;
+};
+
+class Walk {
+ public:
+  explicit Walk(const WalkOptions& options)
+      : options_(options),
+        config_(Config(options)),
+        scheduler_(Scheduler::Create(config_).value()),
+        model_(config_),
+        random_(options.seed) {}
+
+  void Run() {
+    for (int step = 0; step < options_.num_steps; ++step) {
+      if (Chance(0.5)) AddSome();
+      if (Chance(options_.departures)) Depart();
+      if (Chance(0.002)) scheduler_->ResetPrefixCache();
+      Step();
+      now_ += absl::Milliseconds(Below(20));
+    }
+    Drain();
+    CheckEnd();
+  }
+
+  uint64_t num_preemptions() const { return scheduler_->stats().num_preemptions; }
+  uint64_t num_hit_tokens() const { return scheduler_->stats().prefix_hit_tokens; }
+
+ private:
+  struct Client {
+    Request request;
+    std::vector<int32_t> output;
+    int num_finishes = 0;
+    bool is_gone = false;  // Finish() was called: no event comes
+    FinishReason finish = FinishReason::kNone;
+  };
+
+  static SchedulerConfig Config(const WalkOptions& options) {
+    SchedulerConfig config;
+    config.num_pages = options.num_pages;
+    config.page_tokens = 4;
+    config.max_sequences = options.max_sequences;
+    config.max_step_tokens = options.step_tokens;
+    config.max_model_tokens = std::min(options.max_prompt + options.max_new / 2, options.num_pages * 4);
+    config.max_queued_requests = 30;
+    config.max_queued_tokens = 1000;
+    config.enable_prefix_caching = options.enable_prefix_caching;
+    return config;
+  }
+
+  int32_t Below(int32_t bound) { return static_cast<int32_t>(random_() % bound); }
+  bool Chance(double share) { return std::uniform_real_distribution<>(0, 1)(random_) < share; }
+
+  Request MakeRequest() {
+    Request request;
+    request.id = {++next_id_};
+    const int tenant = Below(options_.num_tenants);
+    request.tenant = {"t" + std::to_string(tenant), static_cast<uint64_t>(tenant) * 1000, 1.0 + tenant % 3};
+    request.priority = Below(10) == 0 ? Below(5) - 2 : 0;
+    // Few families of prompts, so that prefixes meet; each branches off somewhere.
+    const int family = Below(3);
+    const int32_t num_tokens = 1 + Below(options_.max_prompt), branch = Below(options_.max_prompt + 1);
+    for (int32_t i = 0; i < num_tokens; ++i) {
+      request.prompt_tokens.push_back(i < branch ? (i * 7 + family) % FakeModel::kVocabTokens
+                                                 : Below(FakeModel::kVocabTokens));
+    }
+    request.sampling.seed = Below(2);
+    request.max_new_tokens = 1 + Below(options_.max_new);
+    request.min_new_tokens = Below(4);
+    for (int i = Below(6); i > 0; --i) request.stop_token_ids.push_back(Below(FakeModel::kVocabTokens));
+    if (Below(12) == 0) request.sampling.num_prompt_logprobs = Below(3);
+    if (Below(20) == 0) request.kind = Request::Kind::kEmbed;
+    if (Below(20) == 0) request.ignore_eos = true;
+    if (options_.has_deadlines && Below(4) == 0) request.deadline = now_ + absl::Milliseconds(Below(2000));
+    return request;
+  }
+
+  void AddSome() {
+    for (int i = 1 + Below(3); i > 0; --i) {
+      Request request = MakeRequest();
+      const absl::Status status = scheduler_->Add(request, now_);
+      if (status.ok()) {
+        live_.insert(request.id.value);
+        clients_[request.id.value].request = std::move(request);
+      } else if (!absl::IsResourceExhausted(status)) {
+        REQUIRE(absl::IsInvalidArgument(status));
+        REQUIRE(static_cast<int32_t>(request.prompt_tokens.size()) + 1 > config_.max_model_tokens);
+      }
+    }
+  }
+
+  void Depart() {
+    if (live_.empty()) return;
+    const uint64_t id = *std::next(live_.begin(), Below(static_cast<int32_t>(live_.size())));
+    if (Chance(0.5)) {
+      scheduler_->Cancel({id});
+      live_.erase(id);
+    } else {
+      scheduler_->Finish({id});
+      clients_[id].is_gone = true;
+      live_.erase(id);
+    }
+    CheckNow();
+  }
+
+  void Step() {
+    const StepPlan& plan = scheduler_->Plan(now_);
+    CheckNow();
+    if (plan.empty()) {
+      REQUIRE(scheduler_->Idle());
+      Take(scheduler_->TakeEvents());
+      return;
+    }
+    CheckPlan(plan);
+    if (Chance(options_.faults)) {
+      model_.RunAndBreak(plan);
+      if (Chance(options_.departures)) Depart();
+      Take(scheduler_->Abort());
+    } else {
+      StepResult result = model_.Run(plan);
+      if (Chance(options_.faults)) {
+        const int32_t victim = Below(static_cast<int32_t>(plan.sequences.size()));
+        model_.Poison(plan.sequences[victim]);
+        result.sequences[victim].is_failed = true;
+      }
+      if (Chance(options_.departures)) Depart();  // while the step flies
+      Take(scheduler_->Commit(result, now_));
+    }
+    CheckNow();
+  }
+
+  void CheckNow() {
+    const absl::Status status = scheduler_->CheckIntegrity();
+    INFO("seed " << options_.seed << ": " << status.ToString());
+    REQUIRE(status.ok());
+    REQUIRE(model_.fault() == "");
+  }
+
+  void CheckPlan(const StepPlan& plan) {
+    int32_t num_rows = 0;
+    std::set<uint64_t> seen;
+    for (const PlannedSequence& sequence : plan.sequences) {
+      num_rows += sequence.num_tokens;
+      REQUIRE(sequence.num_tokens >= 1);
+      REQUIRE(seen.insert(sequence.id.value).second);
+      REQUIRE(live_.count(sequence.id.value) == 1);
+      const int32_t end = sequence.first_position + sequence.num_tokens;
+      REQUIRE(static_cast<int32_t>(sequence.pages.size()) == (end + 3) / 4);
+      REQUIRE(sequence.samples == (end == static_cast<int32_t>(sequence.tokens.size())));
+    }
+    REQUIRE(num_rows == plan.num_rows);
+    REQUIRE(num_rows <= config_.max_step_tokens);
+  }
+
+  void Take(const std::vector<TokenEvent>& events) {
+    for (const TokenEvent& event : events) {
+      Client& client = clients_.at(event.id.value);
+      REQUIRE(client.num_finishes == 0);
+      // Finish() may come too late: the deadline's event was on its way.
+      if (client.is_gone) REQUIRE(event.finish == FinishReason::kDeadline);
+      client.is_gone = false;
+      for (const TokenResult& token : event.tokens) client.output.push_back(token.token);
+      if (event.finish == FinishReason::kNone) continue;
+      ++client.num_finishes;
+      client.finish = event.finish;
+      live_.erase(event.id.value);
+    }
+  }
+
+  void Drain() {
+    // Each step computes at least a row of the best request, and a request is recomputed only for a better one's sake:
+    // serving all of them one after the other is the worst there is.
+    int64_t num_rows = 0;
+    for (uint64_t id : live_)
+      num_rows += clients_[id].request.prompt_tokens.size() + clients_[id].request.max_new_tokens;
+    int64_t num_steps = 0;
+    while (!scheduler_->Idle()) {
+      REQUIRE(++num_steps <= num_rows);
+      Step();
+    }
+    Take(scheduler_->TakeEvents());
+  }
+
+  void CheckEnd() {
+    REQUIRE(live_.empty());
+    const SchedulerStats stats = scheduler_->stats();
+    CHECK(stats.num_pages_used == 0);
+    CHECK(stats.num_waiting_tokens == 0);
+    scheduler_->ResetPrefixCache();
+    CHECK(scheduler_->stats().num_pages_cached == 0);
+    for (const auto& [id, client] : clients_) {
+      INFO("seed " << options_.seed << ", request " << id);
+      REQUIRE(client.num_finishes == (client.is_gone ? 0 : 1));
+      if (client.request.kind == Request::Kind::kEmbed) continue;
+      const std::vector<int32_t> solo = FakeModel::Solo(client.request, config_.max_model_tokens);
+      const bool is_complete = client.finish == FinishReason::kStop || client.finish == FinishReason::kLength;
+      if (is_complete) {
+        REQUIRE(client.output == solo);
+      } else {  // ended early: what came is still right
+        REQUIRE(client.output.size() <= solo.size());
+        REQUIRE(std::equal(client.output.begin(), client.output.end(), solo.begin()));
+        if (options_.faults == 0) REQUIRE(client.finish != FinishReason::kError);
+      }
+    }
+  }
+
+  const WalkOptions options_;
+  const SchedulerConfig config_;
+  std::unique_ptr<Scheduler> scheduler_;
+  FakeModel model_;
+  std::mt19937 random_;
+  absl::Time now_ = absl::FromUnixSeconds(5000);
+  uint64_t next_id_ = 0;
+  std::map<uint64_t, Client> clients_;
+  std::set<uint64_t> live_;
+};
+
+TEST_CASE("SchedulerWalk: roomy pool, everybody stays") {
+  for (uint32_t seed = 0; seed < 4; ++seed) {
+    Walk walk({.seed = seed, .num_pages = 300});
+    walk.Run();
+    CHECK(walk.num_hit_tokens() > 0);
+  }
+}
+
+TEST_CASE("SchedulerWalk: tiny pools preempt all the time, and nobody starves") {
+  uint64_t num_preemptions = 0;
+  for (uint32_t seed = 100; seed < 108; ++seed) {
+    Walk walk({.seed = seed, .num_pages = 17 + static_cast<int32_t>(seed % 5), .max_sequences = 12, .max_new = 40});
+    walk.Run();
+    num_preemptions += walk.num_preemptions();
+  }
+  CHECK(num_preemptions > 100);
+}
+
+TEST_CASE("SchedulerWalk: cancels, stops, deadlines, also while a step flies") {
+  for (uint32_t seed = 200; seed < 206; ++seed) {
+    Walk({.seed = seed, .num_pages = 25, .departures = 0.3, .has_deadlines = true}).Run();
+  }
+}
+
+TEST_CASE("SchedulerWalk: broken steps and unusable logits on top") {
+  for (uint32_t seed = 300; seed < 308; ++seed) {
+    Walk({.seed = seed, .num_pages = 30, .num_tenants = 2, .faults = 0.05, .departures = 0.2, .has_deadlines = true})
+        .Run();
+  }
+}
+
+TEST_CASE("SchedulerWalk: narrow steps, many tenants, no prefix reuse") {
+  for (uint32_t seed = 400; seed < 404; ++seed) {
+    Walk({.seed = seed, .num_pages = 40, .step_tokens = 9, .max_sequences = 20, .num_tenants = 50, .departures = 0.1})
+        .Run();
+    Walk({.seed = seed, .num_pages = 40, .departures = 0.1, .enable_prefix_caching = false}).Run();
+    Walk({.seed = seed, .num_pages = 60, .step_tokens = 1, .num_steps = 300, .faults = 0.02}).Run();
+  }
+}
+
+}  // namespace
+}  // namespace millrace
