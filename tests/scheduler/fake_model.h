@@ -20,20 +20,20 @@ class FakeModel {
       : page_tokens_(config.page_tokens), slots_(size_t{1} * config.num_pages * config.page_tokens) {}
 
   StepResult Run(const StepPlan& plan) {
-    for (const PlannedSequence& sequence : plan.sequences) Write(sequence, /*poison_from=*/sequence.num_tokens);
+    for (const PlannedSequence& sequence : plan.sequences) Write(sequence, sequence.num_tokens, {});
     StepResult result;
     result.step = plan.step;
     for (const PlannedSequence& sequence : plan.sequences) result.sequences.push_back(Read(sequence));
     return result;
   }
 
-  // A step that broke off: half of each sequence's rows were written, the others are rubbish.
+  // A step that broke off: half of each sequence's rows were written. To read one of the others is a fault.
   void RunAndBreak(const StepPlan& plan) {
-    for (const PlannedSequence& sequence : plan.sequences) Write(sequence, sequence.num_tokens / 2);
+    for (const PlannedSequence& sequence : plan.sequences) Write(sequence, sequence.num_tokens / 2, {});
   }
 
   // As if this sequence's rows had turned into NaN.
-  void Poison(const PlannedSequence& sequence) { Write(sequence, 0); }
+  void Poison(const PlannedSequence& sequence) { Write(sequence, 0, {.token = kPoison}); }
 
   static int32_t NextToken(const std::vector<int32_t>& history, uint64_t seed) {
     uint64_t hash = seed * 0x9e3779b97f4a7c15ull + 1;
@@ -63,7 +63,7 @@ class FakeModel {
 
  private:
   struct Slot {
-    int32_t token = kPoison;
+    int32_t token = -1;
     int32_t position = -1;
     uint64_t salt = 0;
   };
@@ -72,12 +72,13 @@ class FakeModel {
     return slots_[size_t{1} * sequence.pages[position / page_tokens_] * page_tokens_ + position % page_tokens_];
   }
 
-  void Write(const PlannedSequence& sequence, int32_t poison_from) {
+  // Rows before `num_good` are written, the others become `rubbish`.
+  void Write(const PlannedSequence& sequence, int32_t num_good, Slot rubbish) {
     num_rows_ += sequence.num_tokens;
     for (int32_t i = 0; i < sequence.num_tokens; ++i) {
       const int32_t position = sequence.first_position + i;
-      At(sequence, position) = {i < poison_from ? sequence.tokens[position] : kPoison, position,
-                                sequence.request->tenant.salt};
+      const Slot good = {sequence.tokens[position], position, sequence.request->tenant.salt};
+      At(sequence, position) = i < num_good ? good : rubbish;
     }
   }
 
@@ -87,11 +88,14 @@ class FakeModel {
     const int32_t end = sequence.first_position + sequence.num_tokens;
     for (int32_t position = 0; position < end; ++position) {
       const Slot& slot = At(sequence, position);
-      if (slot.token == kPoison && slot.position == position) result.is_failed = true;
+      history.push_back(slot.token);
+      if (slot.token == kPoison) {
+        result.is_failed = true;
+        continue;
+      }
       if (slot.position != position) fault_ = "a slot holds another position";
       if (slot.salt != sequence.request->tenant.salt) fault_ = "a slot was computed for another tenant";
-      if (slot.token != sequence.tokens[position] && slot.token != kPoison) fault_ = "a slot holds another token";
-      history.push_back(slot.token);
+      if (slot.token != sequence.tokens[position]) fault_ = "a slot holds another token";
     }
     if (sequence.request->sampling.num_prompt_logprobs >= 0) {
       for (int32_t p = sequence.first_position; p < std::min(end, sequence.num_prompt_tokens - 1); ++p) {

@@ -341,6 +341,29 @@ TEST_CASE("Scheduler: after a failed step nothing of it is ever found again") {
   CHECK(bench.output[3] == FakeModel::Solo(MakeRequest(3, 40), 1000));
 }
 
+TEST_CASE("Scheduler: a prompt that found pages of a failed step without a row in it computes them itself") {
+  SchedulerConfig config = Config(100, 10);
+  config.max_chunk_tokens = 8;
+  Bench bench(config);
+  bench.Add(MakeRequest(1, 40));
+  bench.Add(MakeRequest(2, 40));
+  bench.Add(MakeRequest(3, 1, 1, 70));
+  bench.Add(MakeRequest(4, 1, 1, 71));
+  bench.Step();
+  Request urgent = MakeRequest(5, 8, 1, 60);
+  urgent.priority = -1;
+  bench.Add(urgent);
+  bench.Step();
+  const StepPlan& plan = bench.scheduler->Plan(kStart);  // 6 rows of the urgent one, a page of the first, no row left
+  REQUIRE(bench.RowsOf(5, plan) == 6);
+  REQUIRE(bench.RowsOf(1, plan) == 4);
+  REQUIRE(bench.RowsOf(2, plan) == 0);
+  bench.model.RunAndBreak(plan);
+  bench.Take(bench.scheduler->Abort());
+  bench.Drain();
+  CHECK(bench.output[2] == FakeModel::Solo(MakeRequest(2, 40), 1000));
+}
+
 TEST_CASE("Scheduler: a sequence with unusable logits ends alone, and its pages are not found again") {
   Bench bench(Config(100));
   bench.Add(MakeRequest(1, 20));

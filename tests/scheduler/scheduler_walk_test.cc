@@ -25,6 +25,7 @@ struct WalkOptions {
   double departures = 0;  // share of steps in which someone leaves
   bool has_deadlines = false;
   bool enable_prefix_caching = true;
+  bool has_equal_prompts = false;
 };
 
 class Walk {
@@ -83,8 +84,9 @@ class Walk {
     request.tenant = {"t" + std::to_string(tenant), static_cast<uint64_t>(tenant) * 1000, 1.0 + tenant % 3};
     request.priority = Below(10) == 0 ? Below(5) - 2 : 0;
     // Few families of prompts, so that prefixes meet; each branches off somewhere.
-    const int family = Below(3);
-    const int32_t num_tokens = 1 + Below(options_.max_prompt), branch = Below(options_.max_prompt + 1);
+    const int family = options_.has_equal_prompts ? 0 : Below(3);
+    const int32_t num_tokens = 1 + Below(options_.max_prompt),
+                  branch = options_.has_equal_prompts ? num_tokens : Below(options_.max_prompt + 1);
     for (int32_t i = 0; i < num_tokens; ++i) {
       request.prompt_tokens.push_back(i < branch ? (i * 7 + family) % FakeModel::kVocabTokens
                                                  : Below(FakeModel::kVocabTokens));
@@ -267,6 +269,20 @@ TEST_CASE("SchedulerWalk: cancels, stops, deadlines, also while a step flies") {
 TEST_CASE("SchedulerWalk: broken steps and unusable logits on top") {
   for (uint32_t seed = 300; seed < 308; ++seed) {
     Walk({.seed = seed, .num_pages = 30, .num_tenants = 2, .faults = 0.05, .departures = 0.2, .has_deadlines = true})
+        .Run();
+  }
+}
+
+TEST_CASE("SchedulerWalk: equal prompts side by side in breaking steps and too few pages") {
+  for (uint32_t seed = 500; seed < 512; ++seed) {
+    Walk({.seed = seed,
+          .num_pages = 26,
+          .step_tokens = 22,
+          .num_tenants = 1,
+          .max_prompt = 80,
+          .max_new = 30,
+          .faults = 0.2,
+          .has_equal_prompts = true})
         .Run();
   }
 }
