@@ -5,6 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/cpu/matmul_layout.h"
+#include "kernels/cpu/matmul_panels.h"
 #include "kernels/cpu/matmul_reference.h"
 #include "kernels/status_macros.h"
 
@@ -42,6 +44,8 @@ absl::Status CheckSource(const WeightSource& source) {
   return absl::OkStatus();
 }
 
+bool HasPanels(CpuPath path) { return path == CpuPath::kAvx512; }
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CpuPackedWeight>> PackWeight(const WeightSource& source, const OpContext& context) {
@@ -54,11 +58,23 @@ absl::StatusOr<std::unique_ptr<CpuPackedWeight>> PackWeight(const WeightSource& 
   packed->num_inputs = source.k;
   packed->group_size = source.format == WeightFormat::kDense ? 0 : source.group_size;
   packed->has_zeros = source.format == WeightFormat::kInt4 && source.zeros != nullptr;
-  RETURN_IF_ERROR(PackReference(source, *packed));
+  RETURN_IF_ERROR(HasPanels(context.path) ? PackPanels(source, context, *packed) : PackReference(source, *packed));
   return packed;
 }
 
 size_t PackedWeightBytes(WeightFormat format, DType dtype, int64_t n, int64_t k, int group_size, CpuPath path) {
+  if (HasPanels(path)) {
+    const PanelLayout layout = PanelLayoutFor({.format = format,
+                                               .dtype = dtype,
+                                               .n = n,
+                                               .k = k,
+                                               .group_size = group_size,
+                                               .has_zeros = format == WeightFormat::kInt4},
+                                              path);
+    const bool has_channel_scales = format == WeightFormat::kInt8 && group_size == 0;
+    const int64_t scales_bytes = has_channel_scales ? layout.num_panels * layout.num_channels * 4 : 0;
+    return static_cast<size_t>(layout.num_panels * layout.panel_bytes() + scales_bytes);
+  }
   const size_t count = static_cast<size_t>(n) * k;
   if (format == WeightFormat::kDense) return count * DTypeBytes(dtype);
   const size_t num_groups = static_cast<size_t>(n) * (group_size == 0 ? 1 : k / group_size);
@@ -67,7 +83,9 @@ size_t PackedWeightBytes(WeightFormat format, DType dtype, int64_t n, int64_t k,
 }
 
 size_t MatmulWorkspace::BytesFor(int64_t max_rows, int64_t max_k, int num_threads) {
-  return static_cast<size_t>(max_rows + 1) * (max_k + 256) * 4;
+  // The plain path needs one quantised row and its scales.
+  const size_t reference_bytes = static_cast<size_t>(max_k + 64) + static_cast<size_t>(max_k / 32 + 1) * sizeof(float);
+  return std::max(reference_bytes, PanelWorkspaceBytes(std::max<int64_t>(max_rows, 1), max_k, num_threads));
 }
 
 absl::Status MatmulWorkspace::Reserve(int64_t rows, int64_t k, int num_threads) {
@@ -87,7 +105,7 @@ void Matmul(const MatmulArgs& args, const OpContext& context, MatmulWorkspace& w
                  "shapes of x, w and out must agree");
   MILLRACE_CHECK(w.num_inputs <= workspace.max_k, "ReserveWorkspace must cover the inputs of every weight");
   if (args.x.rows == 0) return;
-  MatmulReference(args, context, workspace);
+  HasPanels(w.path) ? MatmulPanels(args, context, workspace) : MatmulReference(args, context, workspace);
 }
 
 }  // namespace millrace::cpu

@@ -5,7 +5,6 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
 namespace millrace::cpu {
 
@@ -18,10 +17,11 @@ struct QuantScale {
 };
 
 // `max_bits`: the largest bit pattern of |x|; patterns of infinity and NaN exceed all finite ones, so a row that holds
-// one gets a NaN scale and the fault stays visible in the output.
-inline QuantScale QuantScaleFor(uint32_t max_bits) {
-  if (max_bits >= 0x7f800000u) return {0.0f, std::numeric_limits<float>::quiet_NaN()};
-  const float max = std::bit_cast<float>(max_bits);
+// one gets a NaN scale and the fault stays visible in the output. Internal linkage, because files compiled with wider
+// instructions use it too and must not lend their copy to others.
+static inline QuantScale QuantScaleFor(uint32_t max_bits) {
+  if (max_bits >= 0x7f800000u) return {0.0f, __builtin_nanf("")};
+  const float max = __builtin_bit_cast(float, max_bits);
   if (max < kMinQuantizedMax) return {0.0f, 0.0f};
   return {127.0f / max, max / 127.0f};
 }
