@@ -14,12 +14,12 @@ namespace millrace {
 struct ModelLimits;
 
 struct MemoryPlanOptions {
-  size_t available_bytes = 0;      // of the device, before loading
-  double utilization = 0.9;        // share of it that may be used
-  int64_t kv_cache_bytes = 0;      // 0: what is left, at most what max_sequences * max_model_tokens can use
+  size_t available_bytes = 0;           // of the device, before loading
+  double utilization = 0.9;             // share of it that may be used
+  int64_t kv_cache_bytes = 0;           // 0: what is left, at most what max_sequences * max_model_tokens can use
   std::string kv_cache_dtype = "auto";  // auto (bfloat16), float32, float16, bfloat16, int8
   int32_t page_tokens = 16;
-  int32_t max_model_tokens = 0;    // 0: the model's, shrunk to what the KV memory holds
+  int32_t max_model_tokens = 0;  // 0: the model's, shrunk to what the KV memory holds
   int32_t max_sequences = 256;
   int32_t max_step_tokens = 2048;
 };
@@ -30,7 +30,7 @@ struct MemoryPlan {
   size_t activation_bytes = 0;
   size_t workspace_bytes = 0;
   size_t available_bytes = 0;
-  size_t budget_bytes = 0;         // utilization * available
+  size_t budget_bytes = 0;  // utilization * available
   size_t page_bytes = 0;
   int32_t num_pages = 0;
   int32_t page_tokens = 0;

@@ -17,13 +17,13 @@ struct RopeParams {
   double theta = 10000.0;
   RopeScaling scaling = RopeScaling::kNone;
   double factor = 1.0;
-  double low_freq_factor = 1.0;        // llama3
-  double high_freq_factor = 4.0;       // llama3
-  double original_max_positions = 0;   // llama3, yarn
-  double beta_fast = 32.0;             // yarn
-  double beta_slow = 1.0;              // yarn
-  double attention_factor = 0;         // yarn; 0: 0.1 ln(factor) + 1
-  bool interleaved = false;            // GGUF's llama layout
+  double low_freq_factor = 1.0;       // llama3
+  double high_freq_factor = 4.0;      // llama3
+  double original_max_positions = 0;  // llama3, yarn
+  double beta_fast = 32.0;            // yarn
+  double beta_slow = 1.0;             // yarn
+  double attention_factor = 0;        // yarn; 0: 0.1 ln(factor) + 1
+  bool interleaved = false;           // GGUF's llama layout
 };
 
 // How a checkpoint's linear weights are stored already (GPTQ, AWQ), from quantization_config.
@@ -36,28 +36,28 @@ struct CheckpointQuantization {
 };
 
 struct ModelInfo {
-  std::string name;                    // directory or file stem, or org/name
-  std::string source;                  // path it was loaded from
+  std::string name;    // directory or file stem, or org/name
+  std::string source;  // path it was loaded from
   Architecture architecture = Architecture::kLlama;
-  std::string architecture_name;       // "LlamaForCausalLM"
+  std::string architecture_name;  // "LlamaForCausalLM"
   int32_t num_layers = 0;
-  int32_t hidden_dim = 0;              // C
-  int32_t ffn_dim = 0;                 // F
-  int32_t num_heads = 0;               // H
-  int32_t num_kv_heads = 0;            // G
-  int32_t head_dim = 0;                // D
-  int32_t vocab_tokens = 0;            // V
-  int32_t max_positions = 0;           // max_position_embeddings
+  int32_t hidden_dim = 0;     // C
+  int32_t ffn_dim = 0;        // F
+  int32_t num_heads = 0;      // H
+  int32_t num_kv_heads = 0;   // G
+  int32_t head_dim = 0;       // D
+  int32_t vocab_tokens = 0;   // V
+  int32_t max_positions = 0;  // max_position_embeddings
   float norm_eps = 1e-6f;
   bool has_tied_embeddings = false;
-  bool has_qkv_bias = false;           // Qwen2
+  bool has_qkv_bias = false;  // Qwen2
   bool has_o_bias = false;
   bool has_mlp_bias = false;
-  bool has_qk_norm = false;            // Qwen3
-  int32_t window_tokens = 0;           // sliding window, 0: none
+  bool has_qk_norm = false;   // Qwen3
+  int32_t window_tokens = 0;  // sliding window, 0: none
   RopeParams rope;
   CheckpointQuantization quantization;
-  std::string dtype_name;              // torch_dtype of the checkpoint
+  std::string dtype_name;  // torch_dtype of the checkpoint
   std::vector<int32_t> eos_token_ids;
   std::optional<int32_t> bos_token_id;
   std::optional<int32_t> pad_token_id;
@@ -65,7 +65,7 @@ struct ModelInfo {
   std::optional<float> default_temperature, default_top_p, default_repetition_penalty, default_min_p;
   std::optional<int32_t> default_top_k;
   int64_t num_parameters = 0;
-  uint64_t weights_fingerprint = 0;    // identity of the weights for caches: hash of headers, sizes and samples
+  uint64_t weights_fingerprint = 0;  // identity of the weights for caches: hash of headers, sizes and samples
 };
 
 }  // namespace millrace

@@ -26,13 +26,13 @@ struct LoadOptions {
 };
 
 struct LayerWeights {
-  std::vector<float> attn_norm;       // [C]
-  std::vector<float> mlp_norm;        // [C]
-  std::vector<float> q_norm, k_norm;  // [D], empty without QK norm
-  std::unique_ptr<PackedWeight> qkv;      // [(H + 2G) * D, C]: q rows, k rows, v rows
-  std::unique_ptr<PackedWeight> o;        // [C, H * D]
-  std::unique_ptr<PackedWeight> gate_up;  // [2F, C]: gate rows, up rows
-  std::unique_ptr<PackedWeight> down;     // [C, F]
+  std::vector<float> attn_norm;                                  // [C]
+  std::vector<float> mlp_norm;                                   // [C]
+  std::vector<float> q_norm, k_norm;                             // [D], empty without QK norm
+  std::unique_ptr<PackedWeight> qkv;                             // [(H + 2G) * D, C]: q rows, k rows, v rows
+  std::unique_ptr<PackedWeight> o;                               // [C, H * D]
+  std::unique_ptr<PackedWeight> gate_up;                         // [2F, C]: gate rows, up rows
+  std::unique_ptr<PackedWeight> down;                            // [C, F]
   std::vector<float> qkv_bias, o_bias, gate_up_bias, down_bias;  // empty when absent
 };
 
