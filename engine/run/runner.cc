@@ -69,29 +69,29 @@ void Runner::LayOut(const StepPlan& plan) {
   }
 }
 
+// Embeddings first, then rows to sample, then prompt rows: a chunk calls each op once.
 void Runner::CollectWanted(const StepPlan& plan) {
   wanted_.clear();
+  for (const int32_t want : {kWantEmbedding, kWantSample}) {
+    int32_t next_row = 0;
+    for (size_t s = 0; s < plan.sequences.size(); ++s) {
+      const PlannedSequence& planned = plan.sequences[s];
+      next_row += planned.num_tokens;
+      const int32_t wants = planned.request->kind == Request::Kind::kEmbed ? kWantEmbedding : kWantSample;
+      if (planned.samples && wants == want) wanted_.push_back({next_row - 1, static_cast<int32_t>(s), want});
+    }
+  }
   int32_t first_row = 0;
   for (size_t s = 0; s < plan.sequences.size(); ++s) {
     const PlannedSequence& planned = plan.sequences[s];
-    const int32_t sequence = static_cast<int32_t>(s);
-    if (planned.request->sampling.num_prompt_logprobs >= 0) {
-      for (int32_t i = 0; i < planned.num_tokens; ++i) {
-        const int32_t next = planned.first_position + i + 1;
-        if (next >= planned.num_prompt_tokens) break;
-        wanted_.push_back({first_row + i, sequence, planned.tokens[static_cast<size_t>(next)]});
-      }
-    }
-    if (planned.samples) {
-      const bool embeds = planned.request->kind == Request::Kind::kEmbed;
-      wanted_.push_back({first_row + planned.num_tokens - 1, sequence, embeds ? kWantEmbedding : kWantSample});
+    const bool wants_prompt = planned.request->sampling.num_prompt_logprobs >= 0;
+    for (int32_t i = 0; wants_prompt && i < planned.num_tokens; ++i) {
+      const int32_t next = planned.first_position + i + 1;
+      if (next >= planned.num_prompt_tokens) break;
+      wanted_.push_back({first_row + i, static_cast<int32_t>(s), planned.tokens[static_cast<size_t>(next)]});
     }
     first_row += planned.num_tokens;
   }
-  // Each kind in one run, so that a chunk calls each op once; the order within a sequence is kept.
-  std::stable_sort(wanted_.begin(), wanted_.end(), [](const WantedRow& a, const WantedRow& b) {
-    return std::min(a.target, 0) < std::min(b.target, 0);
-  });
 }
 
 void Runner::RunChunk(const StepPlan& plan, absl::Span<const WantedRow> wanted, StepResult* result) {
