@@ -35,7 +35,8 @@ class ResponseWriter {
   virtual bool Write(std::string_view bytes) = 0;
   virtual void End() = 0;
   // Called once (any thread, no lock held) if the client goes away before the response is complete; at once if it
-  // already has. Replaces an earlier callback. It must not block; the writer may be dropped in it.
+  // already has; not if Write has told it. Replaces an earlier callback. It must not block; the writer may be dropped
+  // in it.
   virtual void OnClose(std::function<void()> callback) = 0;
   virtual bool is_closed() const = 0;
 };

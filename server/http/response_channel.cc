@@ -31,15 +31,15 @@ void ResponseChannel::BeginStream(StreamOptions options) {
 }
 
 bool ResponseChannel::Write(std::string_view bytes) {
-  std::function<void()> on_close;
+  std::function<void()> forgotten;
   {
     absl::MutexLock lock(&mu_);
     if (is_closed_ || is_finished_ || !is_stream_) return false;
     if (num_frames_ >= max_frames_ || batch_.bytes.size() + bytes.size() > max_bytes_) {
-      // A reader this slow would make us buffer without end: cut it off.
+      // A reader this slow would make us buffer without end: cut it off. The caller learns it from our answer.
       is_closed_ = is_slow_ = is_finished_ = true;
       batch_.is_abandoned = true;
-      on_close = std::exchange(on_close_, nullptr);
+      forgotten = std::exchange(on_close_, nullptr);
     } else {
       batch_.bytes.append(bytes);
       ++num_frames_;
@@ -47,8 +47,7 @@ bool ResponseChannel::Write(std::string_view bytes) {
     }
   }
   notify_();
-  if (on_close) on_close();
-  return !is_closed();
+  return !forgotten && !is_closed();
 }
 
 void ResponseChannel::End() {

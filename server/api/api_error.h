@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// Errors as clients see them: OpenAI's {error: {message, type, param, code}} and its HTTP status, made from a Status.
+// The table from codes to statuses is in error_map.cc and nowhere else; gRPC uses the Status itself.
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "server/http/http_message.h"
+
+namespace millrace {
+
+struct ApiError {
+  int http_status = 500;
+  std::string message;
+  std::string type;   // "invalid_request_error", ...
+  std::string param;  // empty: null
+  std::string code;   // empty: null
+};
+
+// InvalidArgument that names the request's field, and optionally OpenAI's code for the fault.
+absl::Status ParamError(std::string_view param, std::string_view message, std::string_view code = {});
+// Adds OpenAI's code to any status.
+absl::Status WithErrorCode(absl::Status status, std::string_view code);
+absl::Status WithErrorParam(absl::Status status, std::string_view param);
+std::string ErrorParam(const absl::Status& status);  // "" without one
+
+ApiError ToApiError(const absl::Status& status);
+std::string ErrorJson(const ApiError& error);
+// The whole response, with Retry-After where coming back helps.
+HttpResponse ErrorResponse(const absl::Status& status);
+HttpResponse ErrorResponse(const ApiError& error);
+
+}  // namespace millrace

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/api/api_handler.h"
+
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "server/api/api_call.h"
+#include "server/api/api_error.h"
+#include "server/api/json_writer.h"
+
+namespace millrace {
+namespace {
+
+// HEAD asks for what GET would say.
+bool IsMethod(const std::string& method, const char* wanted) {
+  return method == wanted || (method == "HEAD" && std::string_view(wanted) == "GET");
+}
+
+HttpResponse WrongMethod(const HttpRequest& request, const char* allowed) {
+  HttpResponse response = ErrorResponse(ApiError{.http_status = 405,
+                                                 .message = absl::StrCat("use ", allowed, " for ", request.path),
+                                                 .type = "invalid_request_error",
+                                                 .code = "method_not_allowed"});
+  response.headers.push_back({"allow", allowed});
+  return response;
+}
+
+HttpResponse UnknownRoute(const HttpRequest& request) {
+  return ErrorResponse(
+      ApiError{.http_status = 404,
+               .message = absl::StrCat("unknown URL: ", request.method.substr(0, 32), " ", request.path.substr(0, 200)),
+               .type = "invalid_request_error",
+               .code = "unknown_url"});
+}
+
+}  // namespace
+
+ApiHandler::ApiHandler(ApiParts parts, ApiOptions options)
+    : parts_(std::move(parts)),
+      options_(std::move(options)),
+      workers_(std::max(1, options_.num_workers), options_.max_queued_work) {}
+
+ApiHandler::~ApiHandler() = default;
+
+const ApiHandler::Route* ApiHandler::FindRoute(const std::string& path) {
+  using Place = Route::Place;
+  using Access = Route::Access;
+  static constexpr Route kRoutes[] = {
+      {"/livez", "GET", &ApiHandler::Live, Place::kIo, Access::kProbe},
+      {"/readyz", "GET", &ApiHandler::Ready, Place::kIo, Access::kProbe},
+      {"/health", "GET", &ApiHandler::Ready, Place::kIo, Access::kProbe},
+      {"/ping", "GET", &ApiHandler::Ready, Place::kIo, Access::kProbe},
+      {"/metrics", "GET", &ApiHandler::MetricsPage, Place::kWorker, Access::kMetrics},
+      {"/version", "GET", &ApiHandler::Version, Place::kIo, Access::kKey},
+      {"/openapi.json", "GET", &ApiHandler::OpenApi, Place::kIo, Access::kKey},
+      {"/v1/models", "GET", &ApiHandler::Models, Place::kIo, Access::kKey},
+      {"/v1/models/", "GET", &ApiHandler::Model, Place::kIo, Access::kKey},
+      {"/v1/chat/completions", "POST", &ApiHandler::Chat, Place::kWorker, Access::kKey},
+      {"/v1/completions", "POST", &ApiHandler::Completion, Place::kWorker, Access::kKey},
+      {"/v1/embeddings", "POST", &ApiHandler::Embedding, Place::kWorker, Access::kKey},
+      {"/tokenize", "POST", &ApiHandler::Tokenize, Place::kWorker, Access::kKey},
+      {"/detokenize", "POST", &ApiHandler::Detokenize, Place::kWorker, Access::kKey},
+  };
+  for (const Route& route : kRoutes) {
+    const std::string_view prefix = route.path;
+    const bool takes_argument = prefix.back() == '/';
+    if (path == prefix ||
+        (takes_argument && path.size() > prefix.size() && path.compare(0, prefix.size(), prefix) == 0)) {
+      return &route;
+    }
+  }
+  return nullptr;
+}
+
+absl::StatusOr<Tenant> ApiHandler::Authenticate(const HttpRequest& request, const Route& route) const {
+  const bool is_open = route.access == Route::Access::kProbe ||
+                       (route.access == Route::Access::kMetrics && options_.metrics_access == MetricsAccess::kPublic);
+  if (is_open) return Tenant{};
+  return parts_.keys.Authenticate(request.Header("authorization"), request.Header("x-api-key"));
+}
+
+// Refuses before the body is read; an unknown path tells nothing to those without a key.
+std::optional<HttpResponse> ApiHandler::CheckHeaders(const HttpRequest& request) {
+  const Route* route = FindRoute(request.path);
+  std::optional<HttpResponse> refusal;
+  if (route == nullptr) {
+    auto tenant = parts_.keys.Authenticate(request.Header("authorization"), request.Header("x-api-key"));
+    refusal = tenant.ok() ? UnknownRoute(request) : ErrorResponse(tenant.status());
+  } else if (auto tenant = Authenticate(request, *route); !tenant.ok()) {
+    refusal = ErrorResponse(tenant.status());
+  } else if (!IsMethod(request.method, route->method)) {
+    refusal = WrongMethod(request, route->method);
+  }
+  if (refusal) LogRefusal(request, *refusal, "");
+  return refusal;
+}
+
+void ApiHandler::Handle(HttpRequest request, std::shared_ptr<ResponseWriter> writer) {
+  const Route* route = FindRoute(request.path);
+  if (route == nullptr) return writer->Send(UnknownRoute(request));
+  auto tenant = Authenticate(request, *route);
+  if (!tenant.ok()) return writer->Send(ErrorResponse(tenant.status()));
+  auto call = std::make_shared<Call>();
+  call->tenant = *std::move(tenant);
+  call->writer = std::move(writer);
+  call->argument = request.path.substr(std::min(request.path.size(), std::string_view(route->path).size()));
+  call->request = std::move(request);
+  if (route->place == Route::Place::kIo) return (this->*route->endpoint)(*call);
+  const bool is_taken = workers_.Post([this, route, call] {
+    if (!call->writer->is_closed()) (this->*route->endpoint)(*call);
+  });
+  if (!is_taken) {
+    parts_.metrics.OnRejected("workers_busy");
+    Refuse(*call, absl::ResourceExhaustedError("too many requests wait to be read"));
+  }
+}
+
+HttpResponse ApiHandler::TransportError(int status, const std::string& message) {
+  const char* code = status == 413   ? "body_too_large"
+                     : status == 431 ? "headers_too_large"
+                     : status == 408 ? "request_timeout"
+                     : status == 503 ? "overloaded"
+                                     : "bad_request";
+  return ErrorResponse(ApiError{.http_status = status,
+                                .message = message,
+                                .type = status == 503 ? "service_unavailable" : "invalid_request_error",
+                                .code = code});
+}
+
+void ApiHandler::LogRefusal(const HttpRequest& request, const HttpResponse& response, std::string_view tenant) {
+  if (!options_.logs_requests) return;
+  parts_.log.Info("request refused", {{"request_id", request.id},
+                                      {"method", std::string_view(request.method).substr(0, 32)},
+                                      {"path", std::string_view(request.path).substr(0, 200)},
+                                      {"status", int64_t{response.status}},
+                                      {"tenant", tenant},
+                                      {"remote", request.remote}});
+}
+
+void ApiHandler::Refuse(Call& call, const absl::Status& status) {
+  HttpResponse response = ErrorResponse(status);
+  LogRefusal(call.request, response, call.tenant.name);
+  call.writer->Send(std::move(response));
+}
+
+// ---- the small routes -------------------------------------------------------------------------------------------
+
+void ApiHandler::Live(Call& call) {
+  const bool is_alive = parts_.state.is_alive();
+  call.writer->Send({.status = is_alive ? 200 : 503,
+                     .content_type = "text/plain",
+                     .body = is_alive ? "ok\n" : "the engine does not answer\n"});
+}
+
+void ApiHandler::Ready(Call& call) {
+  std::string reason = "ok\n";
+  if (!parts_.state.is_alive()) {
+    reason = "the engine does not answer\n";
+  } else if (parts_.state.is_draining()) {
+    reason = "shutting down\n";
+  } else if (!parts_.state.is_ready()) {
+    reason = "loading\n";
+  }
+  call.writer->Send({.status = parts_.state.is_ready() ? 200 : 503, .content_type = "text/plain", .body = reason});
+}
+
+void ApiHandler::MetricsPage(Call& call) {
+  const std::shared_ptr<Generator> generator = parts_.state.generator();
+  const TransportStats transport = parts_.transport_stats ? parts_.transport_stats() : TransportStats{};
+  call.writer->Send({.content_type = "text/plain; version=0.0.4; charset=utf-8",
+                     .body = parts_.metrics.Scrape(generator ? &generator->engine() : nullptr, transport)});
+}
+
+void ApiHandler::Version(Call& call) {
+  std::string body = R"({"version":)";
+  AppendJsonString(options_.version, body);
+  body += '}';
+  call.Send(std::move(body));
+}
+
+void ApiHandler::OpenApi(Call& call) { call.Send(OpenApiDocument(options_.version)); }
+
+Caller ApiHandler::MakeCaller(const Call& call, const char* endpoint) const {
+  return {.request_id = call.request.id,
+          .endpoint = endpoint,
+          .remote = call.request.remote,
+          .tenant = call.tenant,
+          .received = call.request.received};
+}
+
+}  // namespace millrace

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// The HTTP API: routes, keys, and the way from a request's bytes to an answer. Called on io threads; what takes longer
+// than microseconds runs on its worker pool.
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "server/api/server_state.h"
+#include "server/api/worker_pool.h"
+#include "server/auth/api_keys.h"
+#include "server/http/http_server.h"
+#include "server/log/log.h"
+#include "server/metrics/metrics.h"
+
+namespace millrace {
+
+enum class MetricsAccess : uint8_t { kNeedsKey, kPublic };
+
+struct ApiOptions {
+  std::string version;
+  absl::Duration keep_alive_interval = absl::Seconds(15);
+  MetricsAccess metrics_access = MetricsAccess::kNeedsKey;
+  int num_workers = 2;
+  size_t max_queued_work = 2048;  // requests waiting for a worker; beyond: 429
+  bool logs_requests = true;
+};
+
+// What the handler works with; all outlive it.
+struct ApiParts {
+  ServerState& state;
+  const ApiKeys& keys;
+  Metrics& metrics;
+  Log& log;
+  std::function<TransportStats()> transport_stats;  // may be null
+};
+
+class ApiHandler : public HttpHandler {
+ public:
+  ApiHandler(ApiParts parts, ApiOptions options);
+  ~ApiHandler() override;
+
+  std::optional<HttpResponse> CheckHeaders(const HttpRequest& request) override;
+  void Handle(HttpRequest request, std::shared_ptr<ResponseWriter> writer) override;
+  HttpResponse TransportError(int status, const std::string& message) override;
+
+ private:
+  struct Call;  // one request on a worker
+  struct Route;
+  using Endpoint = void (ApiHandler::*)(Call&);
+
+  static const Route* FindRoute(const std::string& path);
+  absl::StatusOr<Tenant> Authenticate(const HttpRequest& request, const Route& route) const;
+  void LogRefusal(const HttpRequest& request, const HttpResponse& response, std::string_view tenant);
+  void Refuse(Call& call, const absl::Status& status);
+  void RefuseWork(Call& call, const absl::Status& status);
+  Caller MakeCaller(const Call& call, const char* endpoint) const;
+
+  void Live(Call& call);
+  void Ready(Call& call);
+  void MetricsPage(Call& call);
+  void Version(Call& call);
+  void OpenApi(Call& call);
+  void Models(Call& call);
+  void Model(Call& call);
+  void Chat(Call& call);
+  void Completion(Call& call);
+  void Embedding(Call& call);
+  void Tokenize(Call& call);
+  void Detokenize(Call& call);
+
+  const ApiParts parts_;
+  const ApiOptions options_;
+  WorkerPool workers_;
+};
+
+// The OpenAPI 3.1 description of all routes.
+std::string OpenApiDocument(const std::string& version);
+
+}  // namespace millrace

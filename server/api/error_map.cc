@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "absl/strings/cord.h"
+#include "server/api/api_error.h"
+#include "server/api/json_writer.h"
+
+namespace millrace {
+namespace {
+
+constexpr char kParamUrl[] = "millrace/param";
+constexpr char kCodeUrl[] = "millrace/code";
+
+absl::Status WithPayload(absl::Status status, const char* url, std::string_view text) {
+  if (!text.empty()) status.SetPayload(url, absl::Cord(absl::string_view(text.data(), text.size())));
+  return status;
+}
+
+std::string Payload(const absl::Status& status, const char* url) {
+  const auto payload = status.GetPayload(url);
+  return payload ? std::string(*payload) : std::string();
+}
+
+struct Mapping {
+  int http_status;
+  const char* type;
+  const char* code;
+};
+
+Mapping MapCode(absl::StatusCode code) {
+  switch (code) {
+    case absl::StatusCode::kInvalidArgument:
+      return {400, "invalid_request_error", ""};
+    case absl::StatusCode::kOutOfRange:
+      return {400, "invalid_request_error", ""};
+    case absl::StatusCode::kUnauthenticated:
+      return {401, "invalid_request_error", "invalid_api_key"};
+    case absl::StatusCode::kPermissionDenied:
+      return {403, "invalid_request_error", "permission_denied"};
+    case absl::StatusCode::kNotFound:
+      return {404, "invalid_request_error", "not_found"};
+    case absl::StatusCode::kResourceExhausted:
+      return {429, "rate_limit_error", "queue_full"};
+    case absl::StatusCode::kCancelled:
+      return {499, "server_error", "cancelled"};
+    case absl::StatusCode::kUnavailable:
+      return {503, "service_unavailable", "unavailable"};
+    case absl::StatusCode::kDeadlineExceeded:
+      return {504, "server_error", "deadline_exceeded"};
+    case absl::StatusCode::kUnimplemented:
+      return {501, "server_error", "not_implemented"};
+    default:
+      return {500, "server_error", "internal_error"};
+  }
+}
+
+}  // namespace
+
+absl::Status ParamError(std::string_view param, std::string_view message, std::string_view code) {
+  absl::Status status = absl::InvalidArgumentError(absl::string_view(message.data(), message.size()));
+  return WithPayload(WithPayload(std::move(status), kParamUrl, param), kCodeUrl, code);
+}
+
+absl::Status WithErrorCode(absl::Status status, std::string_view code) {
+  return WithPayload(std::move(status), kCodeUrl, code);
+}
+
+absl::Status WithErrorParam(absl::Status status, std::string_view param) {
+  return WithPayload(std::move(status), kParamUrl, param);
+}
+
+std::string ErrorParam(const absl::Status& status) { return Payload(status, kParamUrl); }
+
+ApiError ToApiError(const absl::Status& status) {
+  const Mapping mapping = MapCode(status.code());
+  ApiError error{.http_status = mapping.http_status,
+                 .message = std::string(status.message()),
+                 .type = mapping.type,
+                 .param = Payload(status, kParamUrl),
+                 .code = Payload(status, kCodeUrl)};
+  if (error.code.empty()) error.code = mapping.code;
+  return error;
+}
+
+std::string ErrorJson(const ApiError& error) {
+  std::string out = R"({"error":{"message":)";
+  AppendJsonString(error.message, out);
+  out += R"(,"type":)";
+  AppendJsonString(error.type, out);
+  out += R"(,"param":)";
+  AppendJsonStringOrNull(error.param, out);
+  out += R"(,"code":)";
+  AppendJsonStringOrNull(error.code, out);
+  out += "}}";
+  return out;
+}
+
+HttpResponse ErrorResponse(const ApiError& error) {
+  HttpResponse response{.status = error.http_status, .body = ErrorJson(error)};
+  if (error.http_status == 429) response.headers.push_back({"retry-after", "1"});
+  if (error.http_status == 503) response.headers.push_back({"retry-after", "5"});
+  if (error.http_status == 401) response.headers.push_back({"www-authenticate", "Bearer"});
+  return response;
+}
+
+HttpResponse ErrorResponse(const absl::Status& status) { return ErrorResponse(ToApiError(status)); }
+
+}  // namespace millrace

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// The running half of one generation: its choices, their text so far, their handles. Internal to server/api.
+// OnEvent, OnCancelled and is_over belong to the delivery thread; the rest is thread-safe.
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "engine/text/detokenizer.h"
+#include "engine/text/stop_strings.h"
+#include "engine/text/tokenizer.h"
+#include "server/api/delivery.h"
+#include "server/api/generation.h"
+
+namespace millrace {
+
+struct GenerationStateArgs {
+  Engine& engine;
+  RequestObserver* observer = nullptr;
+  Caller caller;
+  GenerationParams params;
+  int32_t num_choices = 0;  // of all prompts together
+  int32_t num_prompt_tokens = 0;
+  int32_t max_new_tokens = 0;
+  bool hides_output = false;  // max_tokens 0: only the prompt's log-probabilities were asked for
+  DeltaSink sink;
+};
+
+class GenerationState : public EventReceiver {
+ public:
+  explicit GenerationState(GenerationStateArgs args);
+
+  // Keeps the handle of a submitted choice; drops it at once if the generation was cancelled meanwhile.
+  void AddHandle(RequestHandle handle);
+  // Cancels every choice that still runs; no delta follows, except one that may be under way.
+  void Cancel();
+  // The submission failed half-way: cancels, and nothing is reported.
+  void Discard();
+
+  void OnEvent(int32_t choice, TokenEvent&& event, absl::Time when) override;
+  void OnCancelled(absl::Time when) override;
+  bool is_over() const override { return num_open_ == 0; }
+
+ private:
+  struct Choice {
+    std::optional<Detokenizer> detokenizer;
+    std::optional<StopStringMatcher> matcher;
+    int32_t num_tokens = 0;
+    absl::Time last_token = absl::InfinitePast();
+    bool is_over = false;
+  };
+
+  void NoteTimes(Choice& choice, const TokenEvent& event, absl::Time when);
+  void AppendText(Choice& choice, const TokenEvent& event, TextDelta& delta);
+  void FinishText(Choice& choice, TextDelta& delta);
+  TokenText Describe(const TokenResult& result) const;
+  TokenText DescribeTop(const TopLogprob& top) const;
+  void Close(Choice& choice, FinishReason finish, absl::Time when);
+  bool has_listener();
+
+  Engine& engine_;
+  const Tokenizer& tokenizer_;
+  RequestObserver* const observer_;
+  const GenerationParams params_;
+  const bool hides_output_;
+  const DeltaSink sink_;
+
+  // Delivery thread only.
+  std::vector<Choice> choices_;
+  int32_t num_open_ = 0;
+  RequestRecord record_;
+
+  absl::Mutex mu_;
+  std::vector<RequestHandle> handles_ ABSL_GUARDED_BY(mu_);
+  bool is_cancelled_ ABSL_GUARDED_BY(mu_) = false;
+  bool is_discarded_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+}  // namespace millrace

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// The parts of requests that chats and completions share. Internal to server/api.
+#include <nlohmann/json_fwd.hpp>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "server/api/json_fields.h"
+#include "server/api/requests.h"
+
+namespace millrace {
+
+// The body as a JSON object.
+absl::StatusOr<nlohmann::json> ParseBody(std::string_view body);
+// Sampling, limits, stops: everything both endpoints know; errors are left in `fields`.
+void ReadSampling(JsonFields& fields, GenerationParams& params);
+void ReadStream(JsonFields& fields, StreamChoices& stream);
+// Refuses structured output until it exists, naming the field.
+void RefuseStructuredOutput(JsonFields& fields);
+// "prompt" or "input": a string, strings, token ids, or lists of token ids.
+void ReadPrompts(JsonFields& fields, const char* name, std::vector<Prompt>& prompts);
+// messages, tools, chat_template_kwargs, add_generation_prompt, ...
+void ReadConversation(JsonFields& fields, ChatRequest& request);
+
+}  // namespace millrace

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// What clients ask, free of any wire format: HTTP's JSON and gRPC's messages both become these. Plain data.
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "engine/engine.h"
+#include "engine/text/conversation.h"
+
+namespace millrace {
+
+// Who asks, and how we find it again in the logs.
+struct Caller {
+  std::string request_id;
+  std::string endpoint;  // "chat", "completion", "embedding", "grpc.generate", ...
+  std::string remote;
+  Tenant tenant;
+  absl::Time received;
+  absl::Time deadline = absl::InfiniteFuture();
+};
+
+// Sampling and limits as the client gave them; what it left out comes from the model's generation_config.json, then
+// from OpenAI's defaults.
+struct GenerationParams {
+  std::optional<float> temperature, top_p, min_p, repetition_penalty;
+  std::optional<int32_t> top_k;  // 0 or -1: off
+  float presence_penalty = 0;
+  float frequency_penalty = 0;
+  std::vector<std::pair<int32_t, float>> logit_bias;
+  std::optional<uint64_t> seed;       // choice i draws with seed + i
+  int32_t num_choices = 1;            // n
+  int32_t best_of = 0;                // 0: num_choices
+  std::optional<int32_t> max_tokens;  // without: 16 for completions, what the context leaves for chats
+  int32_t min_tokens = 0;
+  std::vector<std::string> stop;
+  std::vector<int32_t> stop_token_ids;
+  bool includes_stop_text = false;
+  bool ignores_eos = false;
+  bool skips_special_tokens = true;
+  int32_t num_logprobs = -1;  // -1: none, 0: the drawn token's own, n: and the n best
+  int32_t num_prompt_logprobs = -1;
+  bool wants_echo = false;  // completions: the prompt's text comes first
+  int32_t priority = 0;
+};
+
+using Prompt = std::variant<std::string, std::vector<int32_t>>;
+
+struct CompletionRequest {
+  std::string model;                // empty: the served one
+  std::vector<Prompt> prompts;      // at least one
+  bool adds_special_tokens = true;  // the tokenizer's own frame (a BOS, say) around text prompts
+  GenerationParams params;
+};
+
+struct ChatRequest {
+  std::string model;
+  Conversation conversation;
+  bool adds_special_tokens = false;  // templates write their own
+  GenerationParams params;
+};
+
+struct EmbeddingRequest {
+  std::string model;
+  std::vector<Prompt> inputs;
+  bool adds_special_tokens = true;
+  int32_t priority = 0;
+};
+
+// How an answer travels; no matter to the engine.
+enum class AnswerMode : uint8_t { kWhole, kStream };
+struct StreamChoices {
+  AnswerMode mode = AnswerMode::kWhole;
+  bool includes_usage = false;        // a last chunk with the token counts
+  bool has_continuous_usage = false;  // counts in every chunk
+};
+
+}  // namespace millrace

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// Threads for parsing, templating and tokenising, so that io threads never stall. Bounded queue; thread-safe.
+#include <deque>
+#include <functional>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+
+namespace millrace {
+
+class WorkerPool {
+ public:
+  WorkerPool(int num_threads, size_t max_queued);
+  ~WorkerPool();  // runs what is queued, then joins
+  // False: the queue is full (the task is dropped).
+  bool Post(std::function<void()> task);
+
+ private:
+  void Run();
+
+  const size_t max_queued_;
+  absl::Mutex mu_;
+  std::deque<std::function<void()>> queue_ ABSL_GUARDED_BY(mu_);
+  bool is_stopping_ ABSL_GUARDED_BY(mu_) = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace millrace
