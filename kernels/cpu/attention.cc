@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "kernels/check.h"
+#include "kernels/cpu/attention_avx512.h"
 #include "kernels/cpu/kv_slot.h"
 #include "kernels/cpu/op_context.h"
 #include "kernels/ops.h"
@@ -70,6 +71,10 @@ void AttendRow(const AttentionArgs& args, const AttentionSequence& sequence, int
 
 void Attention(const AttentionArgs& args, const OpContext& context) {
   MILLRACE_CHECK(args.kv.head_dim <= kMaxHeadDim, "the head dimension exceeds what attention was built for");
+  const bool has_many_heads = args.num_heads / args.kv.num_kv_heads > 64;
+  if (context.path == CpuPath::kAvx512 && args.kv.head_dim % 16 == 0 && !has_many_heads) {
+    return AttentionAvx512(args, context);
+  }
   for (const AttentionSequence& sequence : args.sequences) {
     context.pool.ParallelForChunks(static_cast<int64_t>(sequence.num_rows) * args.num_heads, 4,
                                    [&](int64_t begin, int64_t end, int /*worker*/) {
