@@ -2,6 +2,7 @@
 // out = x / sqrt(mean(x^2) + eps) * weight, row by row (arXiv 1910.07467).
 #include <cmath>
 
+#include "kernels/cpu/elementwise_avx512.h"
 #include "kernels/cpu/op_context.h"
 #include "kernels/ops.h"
 
@@ -13,6 +14,10 @@ void RmsNorm(const RmsNormArgs& args, const OpContext& context) {
     for (int64_t r = begin; r < end; ++r) {
       const float* x = static_cast<const float*>(args.x.data) + r * args.x.stride;
       float* out = static_cast<float*>(args.out.data) + r * args.out.stride;
+      if (context.path == CpuPath::kAvx512) {
+        RmsNormRowAvx512(x, args.weight, args.eps, cols, out);
+        continue;
+      }
       // Sixteen partial sums in a fixed order: exact enough for long rows and the same for every batch.
       float sums[16] = {};
       for (int64_t c = 0; c < cols; ++c) sums[c % 16] += x[c] * x[c];

@@ -2,6 +2,7 @@
 // out = gate * sigmoid(gate) * up (arXiv 2002.05202).
 #include <cmath>
 
+#include "kernels/cpu/elementwise_avx512.h"
 #include "kernels/cpu/op_context.h"
 #include "kernels/ops.h"
 
@@ -14,6 +15,10 @@ void SwiGlu(const SwiGluArgs& args, const OpContext& context) {
       const float* gate = static_cast<const float*>(args.gate_up.data) + r * args.gate_up.stride;
       const float* up = gate + cols;
       float* out = static_cast<float*>(args.out.data) + r * args.out.stride;
+      if (context.path == CpuPath::kAvx512) {
+        SwiGluRowAvx512(gate, up, cols, out);
+        continue;
+      }
       for (int64_t c = 0; c < cols; ++c) out[c] = gate[c] / (1.0f + std::exp(-gate[c])) * up[c];
     }
   });
