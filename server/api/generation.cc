@@ -97,7 +97,8 @@ class GeneratorImpl : public Generator {
     GenerationParams params = request.params;
     if (params.wants_echo && params.num_logprobs >= 0) params.num_prompt_logprobs = params.num_logprobs;
     if (!params.max_tokens) params.max_tokens = 16;
-    return Start({caller, std::move(params), std::move(prompts), std::move(sink), Request::Kind::kGenerate, "prompt"});
+    return Start({caller, std::move(params), std::move(prompts), std::move(sink), Request::Kind::kGenerate, "prompt",
+                  StreamStart::kContinuation});
   }
 
   absl::StatusOr<std::unique_ptr<Generation>> Chat(const Caller& caller, const ChatRequest& request,
@@ -131,6 +132,7 @@ class GeneratorImpl : public Generator {
     DeltaSink sink;
     Request::Kind kind;
     const char* prompt_param;  // the field to name when a prompt is at fault
+    StreamStart text_start = StreamStart::kText;
   };
 
   absl::StatusOr<std::unique_ptr<Generation>> Start(Job job);
@@ -256,6 +258,9 @@ absl::StatusOr<Request> GeneratorImpl::MakeRequest(const Job& job, const std::ve
 
 absl::StatusOr<std::unique_ptr<Generation>> GeneratorImpl::Start(Job job) {
   if (absl::Status status = Check(job); !status.ok()) return status;
+  auto matcher =
+      StopMatcher::Create(job.params.stop, job.params.includes_stop_text ? IncludeStop::kYes : IncludeStop::kNo);
+  if (!matcher.ok()) return WithErrorParam(matcher.status(), "stop");
   std::vector<Request> requests;
   const int32_t num_each = std::max({1, job.params.num_choices, job.params.best_of});
   int32_t num_prompt_tokens = 0, max_new_tokens = 0;
@@ -281,6 +286,8 @@ absl::StatusOr<std::unique_ptr<Generation>> GeneratorImpl::Start(Job job) {
                                                             .num_prompt_tokens = num_prompt_tokens,
                                                             .max_new_tokens = max_new_tokens,
                                                             .hides_output = job.params.max_tokens == 0,
+                                                            .text_start = job.text_start,
+                                                            .matcher = *std::move(matcher),
                                                             .sink = std::move(job.sink)});
   thread->Register(key, state);
   for (size_t i = 0; i < requests.size(); ++i) {

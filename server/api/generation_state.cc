@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/api/generation_state.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -18,8 +19,9 @@ GenerationState::GenerationState(GenerationStateArgs args)
       choices_(static_cast<size_t>(args.num_choices)),
       num_open_(args.num_choices) {
   for (Choice& choice : choices_) {
-    choice.detokenizer.emplace(tokenizer_, params_.skips_special_tokens ? SkipSpecial::kYes : SkipSpecial::kNo);
-    choice.matcher.emplace(params_.stop);
+    const SkipSpecial skip = params_.skips_special_tokens ? SkipSpecial::kYes : SkipSpecial::kNo;
+    choice.detokenizer.emplace(tokenizer_, skip, args.text_start);
+    choice.matcher.emplace(args.matcher);
   }
   record_.caller = std::move(args.caller);
   record_.num_choices = args.num_choices;
@@ -109,18 +111,13 @@ void GenerationState::AppendText(Choice& choice, const TokenEvent& event, TextDe
     if (params_.num_logprobs >= 0) delta.logprobs.push_back(Describe(result));
     const bool is_stop_token = event.finish == FinishReason::kStop && result.token == event.matched_stop_token;
     if (is_stop_token && !params_.includes_stop_text) continue;
-    const std::string text = choice.detokenizer->Append(result.token);
+    std::string text;
+    choice.detokenizer->Push(result.token, text);
     if (choice.num_tokens <= params_.min_tokens) {
       delta.text += text;
-      continue;
+    } else if (PushText(choice, text, delta)) {
+      return;
     }
-    StopStringMatcher::Result matched = choice.matcher->Append(text);
-    delta.text += matched.text;
-    if (!matched.stop) continue;
-    delta.finish = FinishReason::kStop;
-    delta.stop_reason = *matched.stop;
-    if (params_.includes_stop_text) delta.text += *matched.stop;
-    return;
   }
   if (event.finish == FinishReason::kNone) return;
   FinishText(choice, delta);
@@ -131,17 +128,19 @@ void GenerationState::AppendText(Choice& choice, const TokenEvent& event, TextDe
   }
 }
 
+// True when a stop string is complete: the choice is over.
+bool GenerationState::PushText(Choice& choice, std::string_view text, TextDelta& delta) {
+  if (!choice.matcher->Push(text, delta.text)) return false;
+  delta.finish = FinishReason::kStop;
+  delta.stop_reason = params_.stop[*choice.matcher->matched_index()];
+  return true;
+}
+
 // What was held back: half a character, or the beginning of a stop string that never came.
 void GenerationState::FinishText(Choice& choice, TextDelta& delta) {
-  StopStringMatcher::Result matched = choice.matcher->Append(choice.detokenizer->Finish());
-  delta.text += matched.text;
-  if (matched.stop) {
-    delta.finish = FinishReason::kStop;
-    delta.stop_reason = *matched.stop;
-    if (params_.includes_stop_text) delta.text += *matched.stop;
-    return;
-  }
-  delta.text += choice.matcher->Finish();
+  std::string text;
+  choice.detokenizer->Finish(text);
+  if (!PushText(choice, text, delta)) choice.matcher->Flush(delta.text);
 }
 
 TokenText GenerationState::DescribeTop(const TopLogprob& top) const {

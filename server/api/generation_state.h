@@ -26,6 +26,8 @@ struct GenerationStateArgs {
   int32_t num_prompt_tokens = 0;
   int32_t max_new_tokens = 0;
   bool hides_output = false;  // max_tokens 0: only the prompt's log-probabilities were asked for
+  StreamStart text_start = StreamStart::kText;
+  StopMatcher matcher;  // copied for each choice
   DeltaSink sink;
 };
 
@@ -47,7 +49,7 @@ class GenerationState : public EventReceiver {
  private:
   struct Choice {
     std::optional<Detokenizer> detokenizer;
-    std::optional<StopStringMatcher> matcher;
+    std::optional<StopMatcher> matcher;
     int32_t num_tokens = 0;
     absl::Time last_token = absl::InfinitePast();
     bool is_over = false;
@@ -56,6 +58,7 @@ class GenerationState : public EventReceiver {
   void NoteTimes(Choice& choice, const TokenEvent& event, absl::Time when);
   void AppendText(Choice& choice, const TokenEvent& event, TextDelta& delta);
   void FinishText(Choice& choice, TextDelta& delta);
+  bool PushText(Choice& choice, std::string_view text, TextDelta& delta);
   TokenText Describe(const TokenResult& result) const;
   TokenText DescribeTop(const TopLogprob& top) const;
   void Close(Choice& choice, FinishReason finish, absl::Time when);

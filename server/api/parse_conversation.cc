@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+// OpenAI's messages and tools to a Conversation.
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "engine/text/template_json.h"
+#include "server/api/parse_common.h"
+
+namespace millrace {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kMaxMessages = 16384;
+constexpr size_t kMaxTools = 1024;
+constexpr size_t kMaxRoleBytes = 64;
+
+// The library's numbers, strings and containers are valid by now, so the second parse cannot be surprised.
+absl::StatusOr<TemplateValue> ToTemplateValue(const json& value) { return ParseJsonValue(value.dump()); }
+
+void ReadContentParts(const json& content, JsonFields& fields, std::vector<ContentPart>& parts) {
+  for (const json& item : content) {
+    if (!item.is_object()) return fields.Fail("content", "must be a list of objects");
+    JsonFields part(item, fields.path() + "content.");
+    ContentPart out;
+    part.Read("type", out.type);
+    if (out.type == "text" || out.type == "input_text" || out.type == "output_text") {
+      out.type = "text";
+      if (part.Find("text") == nullptr) part.Fail("text", "is required");
+      part.Read("text", out.text);
+    } else if (out.type == "refusal") {
+      out.type = "text";
+      part.Read("refusal", out.text);
+    } else {
+      part.Fail("type", absl::StrCat("'", out.type.substr(0, 64), "' is not supported: this model reads text only"));
+    }
+    fields.Adopt(part);
+    parts.push_back(std::move(out));
+  }
+}
+
+void ReadContent(JsonFields& fields, ChatContent& content) {
+  const json* value = fields.Find("content");
+  if (value == nullptr) return;
+  if (value->is_string()) {
+    content = value->get<std::string>();
+  } else if (value->is_array()) {
+    ReadContentParts(*value, fields, content.emplace<std::vector<ContentPart>>());
+  } else {
+    fields.Fail("content", absl::StrCat("must be a string or a list of parts, not ", value->type_name()));
+  }
+}
+
+void ReadToolCalls(JsonFields& fields, std::vector<ChatToolCall>& calls) {
+  const json* list = fields.Find("tool_calls");
+  if (list == nullptr) return;
+  if (!list->is_array() || list->size() > kMaxTools) return fields.Fail("tool_calls", "must be a list of tool calls");
+  for (const json& item : *list) {
+    const json* function = item.is_object() && item.contains("function") ? &item["function"] : nullptr;
+    if (function == nullptr || !function->is_object())
+      return fields.Fail("tool_calls", "must hold {id, type, function}");
+    ChatToolCall call;
+    JsonFields outer(item, fields.path() + "tool_calls.");
+    JsonFields inner(*function, fields.path() + "tool_calls.function.");
+    outer.Read("id", call.id);
+    inner.Read("name", call.name);
+    if (call.name.empty()) inner.Fail("name", "is required");
+    // OpenAI sends JSON text; some clients send the object itself.
+    const json* arguments = inner.Find("arguments");
+    if (arguments != nullptr && arguments->is_object()) {
+      call.arguments = arguments->dump();
+    } else {
+      inner.Read("arguments", call.arguments);
+    }
+    fields.Adopt(outer);
+    fields.Adopt(inner);
+    calls.push_back(std::move(call));
+  }
+}
+
+void ReadMessage(JsonFields& fields, ChatMessage& message) {
+  fields.Read("role", message.role);
+  if (message.role.empty() || message.role.size() > kMaxRoleBytes) {
+    fields.Fail("role", "is required: system, user, assistant, tool, ...");
+  }
+  ReadContent(fields, message.content);
+  fields.Read("name", message.name);
+  fields.Read("tool_call_id", message.tool_call_id);
+  fields.Read("reasoning_content", message.reasoning_content);
+  if (message.reasoning_content.empty()) fields.Read("reasoning", message.reasoning_content);
+  ReadToolCalls(fields, message.tool_calls);
+}
+
+void ReadMessages(JsonFields& fields, std::vector<ChatMessage>& messages) {
+  const json* list = fields.Find("messages");
+  if (list == nullptr) return fields.Fail("messages", "is required");
+  if (!list->is_array()) return fields.Fail("messages", absl::StrCat("must be a list, not ", list->type_name()));
+  if (list->empty()) return fields.Fail("messages", "must not be empty");
+  if (list->size() > kMaxMessages) return fields.Fail("messages", absl::StrCat("has more than ", kMaxMessages));
+  for (size_t i = 0; i < list->size(); ++i) {
+    const json& item = (*list)[i];
+    if (!item.is_object()) return fields.Fail("messages", "must hold objects");
+    JsonFields inner(item, absl::StrCat("messages[", i, "]."));
+    ReadMessage(inner, messages.emplace_back());
+    fields.Adopt(inner);
+    if (!fields.status().ok()) return;
+  }
+}
+
+// Tools reach the template as they are; nothing is offered with tool_choice "none".
+void ReadTools(JsonFields& fields, Conversation& conversation) {
+  const json* tools = fields.Find("tools");
+  const json* choice = fields.Find("tool_choice");
+  if (choice != nullptr && !choice->is_string() && !choice->is_object()) {
+    fields.Fail("tool_choice", "must be a string or an object");
+  }
+  if (choice != nullptr && (choice->is_object() || *choice == "required")) {
+    fields.Fail("tool_choice", "is only supported as 'auto' or 'none' yet");
+  }
+  if (tools == nullptr) return;
+  if (!tools->is_array()) return fields.Fail("tools", absl::StrCat("must be a list, not ", tools->type_name()));
+  if (tools->size() > kMaxTools) return fields.Fail("tools", absl::StrCat("has more than ", kMaxTools, " items"));
+  for (const json& tool : *tools) {
+    const json* function = tool.is_object() && tool.contains("function") ? &tool["function"] : nullptr;
+    if (function == nullptr || !function->is_object() || !function->contains("name") ||
+        !(*function)["name"].is_string()) {
+      return fields.Fail("tools", "must hold {type: function, function: {name, description, parameters}}");
+    }
+  }
+  if (tools->empty() || (choice != nullptr && *choice == "none")) return;
+  auto value = ToTemplateValue(*tools);
+  if (!value.ok()) return fields.Fail("tools", std::string(value.status().message()));
+  conversation.tools = *std::move(value);
+}
+
+}  // namespace
+
+void ReadConversation(JsonFields& fields, ChatRequest& request) {
+  Conversation& conversation = request.conversation;
+  ReadMessages(fields, conversation.messages);
+  ReadTools(fields, conversation);
+  fields.Read("add_generation_prompt", conversation.adds_generation_prompt);
+  fields.Read("continue_final_message", conversation.continues_final_message);
+  if (conversation.continues_final_message) {
+    const json* adds = fields.Find("add_generation_prompt");
+    if (adds != nullptr && *adds == true) {
+      fields.Fail("continue_final_message", "and 'add_generation_prompt' cannot both be true");
+    }
+    conversation.adds_generation_prompt = false;
+  }
+  conversation.now = absl::Now();
+  // A template from a client would be a program from a client.
+  fields.RefuseUnlessNull("chat_template", "is not accepted in requests");
+  if (const json* variables = fields.Find("chat_template_kwargs")) {
+    if (!variables->is_object()) return fields.Fail("chat_template_kwargs", "must be an object");
+    auto value = ToTemplateValue(*variables);
+    if (!value.ok()) return fields.Fail("chat_template_kwargs", std::string(value.status().message()));
+    conversation.template_variables = *std::move(value);
+  }
+}
+
+}  // namespace millrace

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/config/serve_options.h"
+
+#include <cstdlib>
+
+#include "absl/strings/str_cat.h"
+
+namespace millrace {
+namespace {
+
+void ReadVariable(const char* name, std::string& out) {
+  const char* value = std::getenv(name);
+  if (out.empty() && value != nullptr) out = value;
+}
+
+}  // namespace
+
+absl::Status CheckServeOptions(const ServeOptions& options) {
+  if (options.model.empty()) return absl::InvalidArgumentError("no model given: millrace serve MODEL");
+  if (options.certificate_file.empty() != options.key_file.empty()) {
+    return absl::InvalidArgumentError("--ssl-certfile and --ssl-keyfile are given together or not at all");
+  }
+  for (const std::string& name : options.served_model_names) {
+    if (name.empty()) return absl::InvalidArgumentError("--served-model-name must not be empty");
+  }
+  if (options.grpc_port != 0 && options.grpc_port == options.http.port) {
+    return absl::InvalidArgumentError(absl::StrCat("--port and --grpc-port are both ", options.grpc_port));
+  }
+  const SchedulerConfig& scheduler = options.engine.scheduler;
+  if (scheduler.max_step_tokens < scheduler.max_sequences) {
+    return absl::InvalidArgumentError(absl::StrCat("--max-num-batched-tokens (", scheduler.max_step_tokens,
+                                                   ") is less than --max-num-seqs (", scheduler.max_sequences, ")"));
+  }
+  return absl::OkStatus();
+}
+
+void ApplyEnvironment(HubOptions& hub) {
+  ReadVariable("HF_ENDPOINT", hub.endpoint);
+  ReadVariable("HF_TOKEN", hub.token);
+  ReadVariable("HF_HUB_CACHE", hub.cache_dir);
+  std::string home, offline;
+  ReadVariable("HF_HOME", home);
+  if (hub.cache_dir.empty() && !home.empty()) hub.cache_dir = home + "/hub";
+  ReadVariable("HF_HUB_OFFLINE", offline);
+  if (offline == "1" || offline == "true" || offline == "yes" || offline == "on") hub.is_offline = true;
+}
+
+}  // namespace millrace

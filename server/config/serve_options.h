@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// Everything `millrace serve` can be told, with its defaults. Plain data; filled by the command line and config file.
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "engine/engine.h"
+#include "server/http/http_server.h"
+
+namespace millrace {
+
+struct HubOptions {
+  std::string endpoint;     // HF_ENDPOINT; empty: the public hub
+  std::string token;        // HF_TOKEN or --hf-token; never logged
+  std::string cache_dir;    // --download-dir, HF_HUB_CACHE or HF_HOME/hub; empty: ~/.cache/huggingface/hub
+  std::string revision;     // --revision; empty: main
+  bool is_offline = false;  // HF_HUB_OFFLINE
+};
+
+struct ServeOptions {
+  std::string model;                            // directory, .gguf file, or org/name on a hub
+  std::vector<std::string> served_model_names;  // empty: the model as given
+  EngineOptions engine;
+  HubOptions hub;
+  HttpServerOptions http;
+  std::string certificate_file, key_file;  // both or none
+  int grpc_port = 0;                       // 0: no gRPC
+  std::vector<std::string> api_keys;
+  std::string api_key_file;
+  bool has_public_metrics = false;
+  bool logs_requests = true;
+  std::string log_level = "info";
+  std::string log_file;  // empty: standard error
+  int max_logprobs = 20;
+  double keep_alive_seconds = 15;  // 0: never
+  double drain_seconds = 30;       // how long running streams may take after SIGTERM
+  double step_seconds = 60;        // a step longer than this is stuck
+  int num_workers = 2;             // threads that parse, template and tokenise
+  bool checks_only = false;        // --check-config
+};
+
+// What the flags alone cannot say: both halves of TLS, names that are not empty, ...
+absl::Status CheckServeOptions(const ServeOptions& options);
+
+// The environment, read here and nowhere else: HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE. What is
+// already set stays.
+void ApplyEnvironment(HubOptions& hub);
+
+}  // namespace millrace
