@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "engine/load/memory_plan.h"
+#include "engine/load/model_info.h"
+#include "engine/load/model_weights.h"
+#include "engine/run/model.h"
+#include "engine/run/runner.h"
+#include "engine/run/step_loop.h"
+#include "engine/text/chat_template.h"
+#include "engine/text/text_loader.h"
+#include "engine/text/tokenizer.h"
+#include "kernels/device.h"
+#include "kernels/status_macros.h"
+
+namespace millrace {
+namespace {
+
+// Everything a loaded model consists of; members are destroyed in reverse order, the loop's thread first.
+class LoadedEngine final : public Engine {
+ public:
+  LoadedEngine(std::unique_ptr<Device> device, ModelInfo info, ModelText text, SchedulerConfig config,
+               std::string memory_report)
+      : device_(std::move(device)),
+        info_(std::move(info)),
+        text_(std::move(text)),
+        config_(std::move(config)),
+        memory_report_(std::move(memory_report)) {}
+
+  absl::Status Start(std::unique_ptr<Model> model, std::function<void(const StepStats&)> on_step) {
+    ASSIGN_OR_RETURN(std::unique_ptr<Scheduler> scheduler, Scheduler::Create(config_));
+    runner_ = std::make_unique<Runner>(std::move(model), *device_);
+    loop_ = std::make_unique<StepLoop>(
+        std::move(scheduler), config_,
+        [runner = runner_.get()](const StepPlan& plan, StepResult* result) { return runner->Run(plan, result); },
+        std::move(on_step));
+    loop_->Start();
+    return WarmUp();
+  }
+
+  absl::StatusOr<RequestHandle> Submit(Request request, TokenSink sink) override {
+    for (const int32_t token : request.prompt_tokens) {
+      if (token < 0 || token >= info_.vocab_tokens) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("token id ", token, " is outside the vocabulary of ", info_.vocab_tokens));
+      }
+    }
+    return loop_->Submit(std::move(request), std::move(sink));
+  }
+  void Finish(RequestId id) override { loop_->Finish(id); }
+  const ModelInfo& model() const override { return info_; }
+  const Tokenizer& tokenizer() const override { return *text_.tokenizer; }
+  const ChatTemplate* chat_template() const override { return text_.chat_template.get(); }
+  SchedulerStats stats() const override { return loop_->stats(); }
+  std::vector<std::pair<std::string, int32_t>> waiting_by_tenant() const override { return loop_->waiting_by_tenant(); }
+  const SchedulerConfig& scheduler_config() const override { return config_; }
+  const std::string& memory_report() const override { return memory_report_; }
+  EngineHealth CheckHealth(absl::Duration limit) override { return loop_->CheckHealth(limit); }
+  absl::Time last_step_end() const override { return loop_->last_step_end(); }
+
+ private:
+  // Ready means: a token was really produced.
+  absl::Status WarmUp() {
+    Request request{.prompt_tokens = {info_.bos_token_id.value_or(0)}, .max_new_tokens = 1, .ignore_eos = true};
+    absl::Notification done;
+    FinishReason reason = FinishReason::kNone;
+    ASSIGN_OR_RETURN(RequestHandle handle, loop_->Submit(std::move(request), [&](TokenEvent&& event) {
+      if (event.finish == FinishReason::kNone) return;
+      reason = event.finish;
+      done.Notify();
+    }));
+    done.WaitForNotification();
+    if (reason == FinishReason::kLength || reason == FinishReason::kStop) return absl::OkStatus();
+    return absl::InternalError("the warm-up step gave no usable token: the model's weights may be damaged");
+  }
+
+  const std::unique_ptr<Device> device_;
+  const ModelInfo info_;
+  const ModelText text_;
+  const SchedulerConfig config_;
+  const std::string memory_report_;
+  std::unique_ptr<Runner> runner_;
+  std::unique_ptr<StepLoop> loop_;
+};
+
+absl::StatusOr<std::unique_ptr<Device>> MakeDevice(const EngineOptions& options) {
+  if (options.device == "auto" || options.device == "cpu") return MakeCpuDevice({.num_threads = options.num_threads});
+  return absl::InvalidArgumentError(
+      absl::StrCat("--device ", options.device, " is not available in this build; use --device cpu"));
+}
+
+MemoryPlanOptions PlanOptions(const EngineOptions& options, const Device& device) {
+  return {.available_bytes = device.available_bytes(),
+          .utilization = options.memory_utilization,
+          .kv_cache_bytes = options.kv_cache_bytes,
+          .kv_cache_dtype = options.kv_cache_dtype,
+          .page_tokens = options.scheduler.page_tokens,
+          .max_model_tokens = options.max_model_tokens,
+          .max_sequences = options.scheduler.max_sequences,
+          .max_step_tokens = options.scheduler.max_step_tokens};
+}
+
+LoadOptions ToLoadOptions(const EngineOptions& options) {
+  return {.dtype = options.dtype,
+          .load_format = options.load_format,
+          .quantization = options.quantization,
+          .dummy_seed = options.dummy_seed,
+          .on_progress = options.on_progress};
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options) {
+  const LoadOptions load_options = ToLoadOptions(options);
+  ASSIGN_OR_RETURN(std::unique_ptr<Device> device, MakeDevice(options));
+  ASSIGN_OR_RETURN(ModelInfo info, ReadModelInfo(options.model_dir, load_options));
+  ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(info, load_options, PlanOptions(options, *device), device->ops()));
+  if (options.on_memory_plan) options.on_memory_plan(FormatMemoryPlan(plan));
+  ASSIGN_OR_RETURN(ModelText text, LoadModelText(options.model_dir, options.chat_template,
+                                                 options.load_format == "dummy" ? MissingTokenizer::kMeansBytes
+                                                                                : MissingTokenizer::kIsAnError));
+  ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(info, load_options, *device));
+  const ModelLimits limits = ToModelLimits(plan);
+  ASSIGN_OR_RETURN(std::unique_ptr<Model> model, Model::Create(info, std::move(weights), limits, *device));
+  SchedulerConfig config = options.scheduler;
+  config.num_pages = plan.num_pages;
+  config.max_model_tokens = plan.max_model_tokens;
+  auto engine = std::make_unique<LoadedEngine>(std::move(device), std::move(info), std::move(text), config,
+                                               FormatMemoryPlan(plan));
+  RETURN_IF_ERROR(engine->Start(std::move(model), options.on_step));
+  return engine;
+}
+
+}  // namespace millrace
