@@ -6,6 +6,7 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/matmul_kernels.h"
+#include "kernels/cpu/matmul_rows_avx512.h"
 
 namespace millrace::cpu {
 namespace {
@@ -18,10 +19,10 @@ struct Bf16 {
   static constexpr int kStepBytes = kChannels * 4;
   static constexpr int kStepInputs = 2;
   using Weight = __m512bh;
-  static inline Weight Load(const uint8_t* step, int vector) {
+  [[gnu::always_inline]] static inline Weight Load(const uint8_t* step, int vector) {
     return (__m512bh)_mm512_loadu_si512(step + vector * 64);
   }
-  static inline __m512 Add(__m512 sum, int32_t item, Weight w) {
+  [[gnu::always_inline]] static inline __m512 Add(__m512 sum, int32_t item, Weight w) {
     return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(item), w);
   }
 };
@@ -30,10 +31,10 @@ struct F16 {
   static constexpr int kStepBytes = kChannels * 2;
   static constexpr int kStepInputs = 1;
   using Weight = __m512;
-  static inline Weight Load(const uint8_t* step, int vector) {
+  [[gnu::always_inline]] static inline Weight Load(const uint8_t* step, int vector) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(step + vector * 32)));
   }
-  static inline __m512 Add(__m512 sum, int32_t item, Weight w) {
+  [[gnu::always_inline]] static inline __m512 Add(__m512 sum, int32_t item, Weight w) {
     return _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_set1_epi32(item)), w, sum);
   }
 };
@@ -42,9 +43,31 @@ struct F32 {
   static constexpr int kStepBytes = kChannels * 4;
   static constexpr int kStepInputs = 1;
   using Weight = __m512;
-  static inline Weight Load(const uint8_t* step, int vector) { return _mm512_loadu_ps(step + vector * 64); }
-  static inline __m512 Add(__m512 sum, int32_t item, Weight w) { return F16::Add(sum, item, w); }
+  [[gnu::always_inline]] static inline Weight Load(const uint8_t* step, int vector) {
+    return _mm512_loadu_ps(step + vector * 64);
+  }
+  [[gnu::always_inline]] static inline __m512 Add(__m512 sum, int32_t item, Weight w) { return F16::Add(sum, item, w); }
 };
+
+[[gnu::always_inline]] inline void Prefetch(const TileArgs& args, const uint8_t*& prefetch) {
+  if (prefetch >= args.prefetch_end) return;
+#pragma clang loop unroll(disable)
+  for (int64_t line = 0; line < args.prefetch_chunk_bytes; line += kLineBytes) {
+    _mm_prefetch(reinterpret_cast<const char*>(prefetch + line), _MM_HINT_T0);
+  }
+  prefetch += args.prefetch_chunk_bytes;
+}
+
+template <typename Element, int kRows>
+[[gnu::always_inline]] inline void AddStep(const uint8_t* step, const int32_t* items, __m512 (&sums)[kRows][kVectors]) {
+  typename Element::Weight w[kVectors];
+  for (int vector = 0; vector < kVectors; ++vector) w[vector] = Element::Load(step, vector);
+  for (int row = 0; row < kRows; ++row) {
+    for (int vector = 0; vector < kVectors; ++vector) {
+      sums[row][vector] = Element::Add(sums[row][vector], items[row], w[vector]);
+    }
+  }
+}
 
 template <typename Element, int kRows>
 void DenseTile(const TileArgs& args) {
@@ -58,20 +81,18 @@ void DenseTile(const TileArgs& args) {
   const uint8_t* weights = args.weights;
   const int32_t* items = reinterpret_cast<const int32_t*>(args.activations);
   const uint8_t* prefetch = args.prefetch;
-  for (int64_t step = 0; step < args.num_units; ++step) {
-    if (prefetch < args.prefetch_end) {
-      for (int64_t line = 0; line < args.prefetch_step_bytes; line += kLineBytes) {
-        _mm_prefetch(reinterpret_cast<const char*>(prefetch + line), _MM_HINT_T0);
-      }
-      prefetch += args.prefetch_step_bytes;
+  int64_t step = 0;
+  for (; step + kChunkSteps <= args.num_units; step += kChunkSteps) {
+    Prefetch(args, prefetch);
+#pragma unroll
+    for (int i = 0; i < kChunkSteps; ++i) {
+      AddStep<Element, kRows>(weights + i * Element::kStepBytes, items + i * kRows, sums);
     }
-    typename Element::Weight w[kVectors];
-    for (int vector = 0; vector < kVectors; ++vector) w[vector] = Element::Load(weights, vector);
-    for (int row = 0; row < kRows; ++row) {
-      for (int vector = 0; vector < kVectors; ++vector) {
-        sums[row][vector] = Element::Add(sums[row][vector], items[row], w[vector]);
-      }
-    }
+    weights += kChunkSteps * Element::kStepBytes;
+    items += kChunkSteps * kRows;
+  }
+  for (; step < args.num_units; ++step) {
+    AddStep<Element, kRows>(weights, items, sums);
     weights += Element::kStepBytes;
     items += kRows;
   }
@@ -82,37 +103,22 @@ void DenseTile(const TileArgs& args) {
   }
 }
 
-inline __mmask16 FirstLanes(int64_t count) {
-  return count >= 16 ? 0xffff : count <= 0 ? 0 : static_cast<__mmask16>((1u << count) - 1);
-}
-
-// Sixteen items of one row, `stride` items apart.
-inline void StoreItems(__m512i items, int32_t* out, int64_t count, int64_t stride) {
-  if (stride == 1) {
-    _mm512_mask_storeu_epi32(out, FirstLanes(count), items);
-    return;
-  }
-  alignas(64) int32_t lanes[16];
-  _mm512_store_si512(lanes, items);
-  const int64_t num_items = count < 16 ? count : 16;
-  for (int64_t i = 0; i < num_items; ++i) out[i * stride] = lanes[i];
-}
-
-template <typename Element>
+template <typename Element, int kRows>
 void DenseRows(const RowArgs& args) {
-  for (int row = 0; row < args.rows; ++row) {
-    const float* x = args.x + row * args.stride;
-    int32_t* items = reinterpret_cast<int32_t*>(args.items) + row;
-    for (int64_t step = 0; step < args.num_steps; step += 16) {
-      const int64_t k = step * Element::kStepInputs;
-      const __m512 low = _mm512_maskz_loadu_ps(FirstLanes(args.k - k), x + k);
-      __m512i values = _mm512_castps_si512(low);
+  int32_t* out = reinterpret_cast<int32_t*>(args.items);
+  for (int64_t step = 0; step < args.num_steps; step += 16) {
+    const int64_t k = step * Element::kStepInputs;
+    __m512i items[kRows];
+    for (int row = 0; row < kRows; ++row) {
+      const float* x = args.x + row * args.stride + k;
+      const __m512 low = _mm512_maskz_loadu_ps(FirstLanes(args.k - k), x);
+      items[row] = _mm512_castps_si512(low);
       if constexpr (Element::kStepInputs == 2) {
-        const __m512 high = _mm512_maskz_loadu_ps(FirstLanes(args.k - k - 16), x + k + 16);
-        values = (__m512i)_mm512_cvtne2ps_pbh(high, low);
+        const __m512 high = _mm512_maskz_loadu_ps(FirstLanes(args.k - k - 16), x + 16);
+        items[row] = (__m512i)_mm512_cvtne2ps_pbh(high, low);
       }
-      StoreItems(values, items + step * args.rows, args.num_steps - step, args.rows);
     }
+    StoreInterleaved<kRows, false>(items, args.num_steps - step, out + step * kRows);
   }
 }
 
@@ -135,7 +141,8 @@ PanelKernels Table() {
   return {.max_tile_rows = 6,
           .tiles = {DenseTile<Element, 1>, DenseTile<Element, 2>, DenseTile<Element, 3>, DenseTile<Element, 4>,
                     DenseTile<Element, 5>, DenseTile<Element, 6>},
-          .rows = DenseRows<Element>,
+          .rows = {DenseRows<Element, 1>, DenseRows<Element, 2>, DenseRows<Element, 3>, DenseRows<Element, 4>,
+                   DenseRows<Element, 5>, DenseRows<Element, 6>},
           .output = DenseOutput};
 }
 

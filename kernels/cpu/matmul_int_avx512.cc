@@ -1,33 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
 // int8 and int4 tiles with AVX-512 VNNI: vpdpbusd adds four products of an unsigned weight (q + 128, or a nibble) and
 // a signed activation to a 32-bit sum, exactly. What the unsigned form adds too much is known before the first
-// product: sums start at the row's offset (see RowArgs). With a scale per channel one exact sum runs along all of k;
-// with groups it is scaled and added in float32 at each group's end. Tiles are 4 vectors of 16 channels by up to 6
-// rows. Limited by the two dot-product pipes when rows are many, by memory when they are few.
+// product: sums start at the row's offset (see RowArgs). Limited by the two dot-product pipes when rows are many, by
+// memory when they are few.
+//
+// One scale per channel: one exact sum along all of k; tiles of 4 vectors by up to 6 rows, 24 sums in registers.
+// Groups: each group's exact sum is scaled and added in float32 at its end. Tiles of 2 vectors by up to 6 rows, so that
+// 12 exact and 12 float sums fit: float sums kept in memory would cost more than the broader tile saves. The two
+// multiplications per sum and group share the pipes of the products: for groups of 32 four fifths of the peak remain.
 #include <immintrin.h>
 
 #include "kernels/cpu/matmul_kernels.h"
+#include "kernels/cpu/matmul_rows_avx512.h"
 #include "kernels/cpu/quantize.h"
 
 namespace millrace::cpu {
 namespace {
 
-constexpr int kVectors = 4;
-constexpr int kChannels = 16 * kVectors;
+constexpr int kChannelVectors = 4;
+constexpr int kGroupVectors = 2;
 constexpr int64_t kLineBytes = 64;
-// Up to this height the float sums of a grouped tile stay in registers beside the exact ones.
-constexpr int kMaxRegisterRows = 2;
 
 struct Int8 {
-  static constexpr int kStepBytes = kChannels * 4;
-  static inline void Load(const uint8_t* step, __m512i (&w)[kVectors]) {
+  static constexpr int kVectorBytes = 64;  // of a step
+  template <int kVectors>
+  [[gnu::always_inline]] static inline void Load(const uint8_t* step, __m512i (&w)[kVectors]) {
     for (int vector = 0; vector < kVectors; ++vector) w[vector] = _mm512_loadu_si512(step + vector * 64);
   }
 };
 
 struct Int4 {
-  static constexpr int kStepBytes = kChannels * 2;
-  static inline void Load(const uint8_t* step, __m512i (&w)[kVectors]) {
+  static constexpr int kVectorBytes = 32;
+  template <int kVectors>
+  [[gnu::always_inline]] static inline void Load(const uint8_t* step, __m512i (&w)[kVectors]) {
     const __m512i low_nibbles = _mm512_set1_epi8(15);
     for (int pair = 0; pair < kVectors / 2; ++pair) {
       const __m512i bytes = _mm512_loadu_si512(step + pair * 64);
@@ -44,55 +49,71 @@ struct Cursor {
   const uint8_t* prefetch;
 };
 
-// Adds `num_steps` steps to the exact sums.
-template <typename Weight, int kRows>
-inline void AddSteps(const TileArgs& args, int64_t num_steps, Cursor& cursor, __m512i (&sums)[kRows][kVectors]) {
-  const uint8_t* weights = cursor.weights;
-  const int32_t* items = cursor.items;
-  const uint8_t* prefetch = cursor.prefetch;
-  for (int64_t step = 0; step < num_steps; ++step) {
-    if (prefetch < args.prefetch_end) {
-      for (int64_t line = 0; line < args.prefetch_step_bytes; line += kLineBytes) {
-        _mm_prefetch(reinterpret_cast<const char*>(prefetch + line), _MM_HINT_T0);
-      }
-      prefetch += args.prefetch_step_bytes;
-    }
-    __m512i w[kVectors];
-    Weight::Load(weights, w);
-    for (int row = 0; row < kRows; ++row) {
-      const __m512i x = _mm512_set1_epi32(items[row]);
-      for (int vector = 0; vector < kVectors; ++vector) {
-        sums[row][vector] = _mm512_dpbusd_epi32(sums[row][vector], w[vector], x);
-      }
-    }
-    weights += Weight::kStepBytes;
-    items += kRows;
+[[gnu::always_inline]] inline void Prefetch(const TileArgs& args, const uint8_t*& prefetch) {
+  if (prefetch >= args.prefetch_end) return;
+#pragma clang loop unroll(disable)
+  for (int64_t line = 0; line < args.prefetch_chunk_bytes; line += kLineBytes) {
+    _mm_prefetch(reinterpret_cast<const char*>(prefetch + line), _MM_HINT_T0);
   }
-  cursor = {weights, items, prefetch};
+  prefetch += args.prefetch_chunk_bytes;
+}
+
+template <typename Weight, int kRows, int kVectors>
+[[gnu::always_inline]] inline void AddStep(const uint8_t* step, const int32_t* items,
+                                           __m512i (&sums)[kRows][kVectors]) {
+  __m512i w[kVectors];
+  Weight::Load(step, w);
+  for (int row = 0; row < kRows; ++row) {
+    const __m512i x = _mm512_set1_epi32(items[row]);
+    for (int vector = 0; vector < kVectors; ++vector) {
+      sums[row][vector] = _mm512_dpbusd_epi32(sums[row][vector], w[vector], x);
+    }
+  }
+}
+
+// Adds kChunkSteps steps to the exact sums.
+template <typename Weight, int kRows, int kVectors>
+[[gnu::always_inline]] inline void AddChunk(const TileArgs& args, Cursor& cursor, __m512i (&sums)[kRows][kVectors]) {
+  constexpr int kStepBytes = kVectors * Weight::kVectorBytes;
+  Prefetch(args, cursor.prefetch);
+#pragma unroll
+  for (int i = 0; i < kChunkSteps; ++i) {
+    AddStep<Weight>(cursor.weights + i * kStepBytes, cursor.items + i * kRows, sums);
+  }
+  cursor.weights += kChunkSteps * kStepBytes;
+  cursor.items += kChunkSteps * kRows;
 }
 
 template <typename Weight, int kRows>
 void ChannelTile(const TileArgs& args) {
+  constexpr int kVectors = kChannelVectors;
   int32_t* out = static_cast<int32_t*>(args.sums);
   __m512i sums[kRows][kVectors];
   for (int row = 0; row < kRows; ++row) {
     for (int vector = 0; vector < kVectors; ++vector) {
       sums[row][vector] = args.is_first ? _mm512_set1_epi32(args.offsets[row])
-                                        : _mm512_loadu_si512(out + row * kChannels + vector * 16);
+                                        : _mm512_loadu_si512(out + (row * kVectors + vector) * 16);
     }
   }
   Cursor cursor = {args.weights, reinterpret_cast<const int32_t*>(args.activations), args.prefetch};
-  AddSteps<Weight, kRows>(args, args.num_units, cursor, sums);
+  int64_t step = 0;
+  for (; step + kChunkSteps <= args.num_units; step += kChunkSteps) AddChunk<Weight>(args, cursor, sums);
+  for (; step < args.num_units; ++step) {
+    AddStep<Weight>(cursor.weights, cursor.items, sums);
+    cursor.weights += kVectors * Weight::kVectorBytes;
+    cursor.items += kRows;
+  }
   for (int row = 0; row < kRows; ++row) {
     for (int vector = 0; vector < kVectors; ++vector) {
-      _mm512_storeu_si512(out + row * kChannels + vector * 16, sums[row][vector]);
+      _mm512_storeu_si512(out + (row * kVectors + vector) * 16, sums[row][vector]);
     }
   }
 }
 
 // The exact sums of a group start at what the unsigned weights will add too much.
-template <bool kHasZeros, int kRows>
-inline void StartGroup(const uint8_t* zeros, const int32_t* offsets, __m512i (&sums)[kRows][kVectors]) {
+template <bool kHasZeros, int kRows, int kVectors>
+[[gnu::always_inline]] inline void StartGroup(const uint8_t* zeros, const int32_t* offsets,
+                                              __m512i (&sums)[kRows][kVectors]) {
   for (int vector = 0; vector < kVectors; ++vector) {
     __m512i zero = _mm512_setzero_si512();
     if constexpr (kHasZeros) {
@@ -108,116 +129,132 @@ inline void StartGroup(const uint8_t* zeros, const int32_t* offsets, __m512i (&s
 
 template <typename Weight, bool kHasZeros, int kRows>
 void GroupTile(const TileArgs& args) {
-  constexpr bool kInRegisters = kRows <= kMaxRegisterRows;
-  constexpr int kHeaderBytes = kChannels * (kHasZeros ? 3 : 2);
+  constexpr int kVectors = kGroupVectors;
+  constexpr int kHeaderBytes = kVectors * 16 * (kHasZeros ? 3 : 2);
   float* out = static_cast<float*>(args.sums);
   __m512 totals[kRows][kVectors];
   for (int row = 0; row < kRows; ++row) {
     for (int vector = 0; vector < kVectors; ++vector) {
-      float* total = out + row * kChannels + vector * 16;
-      if (args.is_first && !kInRegisters) _mm512_storeu_ps(total, _mm512_setzero_ps());
-      if (kInRegisters) totals[row][vector] = args.is_first ? _mm512_setzero_ps() : _mm512_loadu_ps(total);
+      totals[row][vector] = args.is_first ? _mm512_setzero_ps() : _mm512_loadu_ps(out + (row * kVectors + vector) * 16);
     }
   }
   Cursor cursor = {args.weights, reinterpret_cast<const int32_t*>(args.activations), args.prefetch};
+  const float* x_scales = args.scales;
+  const int32_t* offsets = args.offsets;
   for (int64_t unit = 0; unit < args.num_units; ++unit) {
     const uint8_t* header = cursor.weights;
-    const float* x_scales = args.scales + unit * kRows;
-    __m512i sums[kRows][kVectors];
-    StartGroup<kHasZeros, kRows>(header + kChannels * 2, args.offsets + unit * kRows, sums);
     cursor.weights += kHeaderBytes;
-    AddSteps<Weight, kRows>(args, args.steps_per_unit, cursor, sums);
+    __m512i sums[kRows][kVectors];
+    StartGroup<kHasZeros>(header + kVectors * 32, offsets, sums);
+    for (int64_t step = 0; step < args.steps_per_unit; step += kChunkSteps) AddChunk<Weight>(args, cursor, sums);
     for (int vector = 0; vector < kVectors; ++vector) {
-      const __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(header + vector * 32)));
+      const __m512 w_scale =
+          _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(header + vector * 32)));
       for (int row = 0; row < kRows; ++row) {
-        float* total = out + row * kChannels + vector * 16;
-        const __m512 before = kInRegisters ? totals[row][vector] : _mm512_loadu_ps(total);
-        const __m512 after = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[row][vector]),
-                                             _mm512_mul_ps(scale, _mm512_set1_ps(x_scales[row])), before);
-        if (kInRegisters) {
-          totals[row][vector] = after;
-        } else {
-          _mm512_storeu_ps(total, after);
-        }
+        const __m512 scale = _mm512_mul_ps(w_scale, _mm512_set1_ps(x_scales[row]));
+        totals[row][vector] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[row][vector]), scale, totals[row][vector]);
       }
     }
+    x_scales += kRows;
+    offsets += kRows;
   }
-  if (!kInRegisters) return;
   for (int row = 0; row < kRows; ++row) {
     for (int vector = 0; vector < kVectors; ++vector) {
-      _mm512_storeu_ps(out + row * kChannels + vector * 16, totals[row][vector]);
+      _mm512_storeu_ps(out + (row * kVectors + vector) * 16, totals[row][vector]);
     }
   }
 }
 
-inline __mmask16 FirstLanes(int64_t count) {
-  return count >= 16 ? 0xffff : count <= 0 ? 0 : static_cast<__mmask16>((1u << count) - 1);
-}
-
-// q = round(x * 127 / max|x|) of `count` values of one row, as quantize.h defines it, written as items of four that
-// lie `stride` items apart, `num_steps` of them. Returns the sum of q.
-inline int32_t QuantizeGroup(const float* x, int64_t count, int64_t num_steps, int64_t stride, int32_t* items,
-                             float* scale) {
+// max |x| of `count` values as bits; an infinity or NaN exceeds all others.
+[[gnu::always_inline]] inline uint32_t MaxMagnitude(const float* x, int64_t count) {
   const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
   __m512i max = _mm512_setzero_si512();
   for (int64_t i = 0; i < count; i += 16) {
     const __m512 values = _mm512_maskz_loadu_ps(FirstLanes(count - i), x + i);
     max = _mm512_max_epu32(max, _mm512_and_si512(_mm512_castps_si512(values), magnitude));
   }
-  const QuantScale chosen = QuantScaleFor(_mm512_reduce_max_epu32(max));
-  *scale = chosen.scale;
-  const __m512 inverse = _mm512_set1_ps(chosen.inverse);
-  const bool is_zero = chosen.inverse == 0.0f;  // an infinite or NaN value times zero must not become a number
-  __m128i sum = _mm_setzero_si128();
-  for (int64_t step = 0; step < num_steps; step += 4) {
-    const __mmask16 mask = is_zero ? 0 : FirstLanes(count - step * 4);
-    const __m512 values = _mm512_maskz_loadu_ps(mask, x + step * 4);
-    const __m128i q = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(values, inverse)));
-    sum = _mm_dpbusd_epi32(sum, _mm_set1_epi8(1), q);
-    alignas(16) int32_t lanes[4];
-    _mm_store_si128(reinterpret_cast<__m128i*>(lanes), q);
-    const int64_t num_items = num_steps - step < 4 ? num_steps - step : 4;
-    for (int64_t i = 0; i < num_items; ++i) items[(step + i) * stride] = lanes[i];
-  }
-  sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-  return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
+  return _mm512_reduce_max_epu32(max);
 }
 
-// `kHasZeros`: offsets keep only their low 16 bits, for vpdpwssd.
-template <bool kHasZeros>
+// Sixteen values as integers: round(x * inverse). Those past `count` are zero.
+[[gnu::always_inline]] inline __m512i Quantize(const float* x, int64_t count, float inverse) {
+  const __m512 values = _mm512_maskz_loadu_ps(FirstLanes(count), x);
+  return _mm512_cvtps_epi32(_mm512_mul_ps(values, _mm512_set1_ps(inverse)));
+}
+
+// Quantises as quantize.h defines it, 64 inputs (16 items) of every row at a time, and interleaves the rows.
+// Between the passes the inverse scales wait where the offsets will be. `kHasZeros`: offsets keep only their low 16
+// bits, for vpdpwssd.
+template <bool kHasZeros, int kRows>
 void IntRows(const RowArgs& args) {
-  const int64_t num_groups = (args.k + args.group_size - 1) / args.group_size;
-  const int64_t group_steps = num_groups == 1 ? args.num_steps : args.group_size / 4;
-  for (int64_t group = 0; group < num_groups; ++group) {
-    for (int row = 0; row < args.rows; ++row) {
-      const int64_t index = group * args.rows + row;
-      int32_t* items = reinterpret_cast<int32_t*>(args.items) + group * group_steps * args.rows + row;
-      const int32_t sum = QuantizeGroup(args.x + row * args.stride + group * args.group_size, args.group_size,
-                                        group_steps, args.rows, items, args.scales + index);
-      args.offsets[index] = kHasZeros ? (-sum & 0xffff) : -sum * args.zero;
+  const int64_t group_size = args.group_size;
+  const int64_t num_groups = (args.k + group_size - 1) / group_size;
+  for (int64_t index = 0; index < num_groups * kRows; ++index) {
+    const int64_t first = index / kRows * group_size;
+    const float* x = args.x + index % kRows * args.stride + first;
+    const QuantScale scale = QuantScaleFor(MaxMagnitude(x, group_size));
+    args.scales[index] = scale.scale;
+    args.offsets[index] = __builtin_bit_cast(int32_t, scale.inverse);
+  }
+  const auto offset = [&](int32_t sum) { return kHasZeros ? (-sum & 0xffff) : -sum * args.zero; };
+  int32_t* out = reinterpret_cast<int32_t*>(args.items);
+  __m512i sums[kRows];
+  for (__m512i& sum : sums) sum = _mm512_setzero_si512();
+  for (int64_t k = 0; k < args.k; k += 64) {
+    // A block lies in one group, or is two groups of 32.
+    int32_t* low_offsets = args.offsets + k / group_size * kRows;
+    int32_t* high_offsets = group_size == 32 && k + 32 < args.k ? low_offsets + kRows : low_offsets;
+    const bool is_group_end = (k + 64) % group_size == 0 || group_size == 32 || k + 64 >= args.k;
+    __m512i items[kRows];
+    for (int row = 0; row < kRows; ++row) {
+      const float* x = args.x + row * args.stride + k;
+      const int64_t count = args.k - k;
+      const float low = __builtin_bit_cast(float, low_offsets[row]);
+      const float high = __builtin_bit_cast(float, high_offsets[row]);
+      const __m512i first = _mm512_packs_epi32(Quantize(x, count, low), Quantize(x + 16, count - 16, low));
+      const __m512i second = _mm512_packs_epi32(Quantize(x + 32, count - 32, high), Quantize(x + 48, count - 48, high));
+      items[row] = _mm512_packs_epi16(first, second);
+      sums[row] = _mm512_dpbusd_epi32(sums[row], _mm512_set1_epi8(1), items[row]);
+      if (!is_group_end) continue;
+      if (high_offsets != low_offsets) {
+        high_offsets[row] = offset(_mm512_mask_reduce_add_epi32(0xcccc, sums[row]));
+        sums[row] = _mm512_maskz_mov_epi32(0x3333, sums[row]);
+      }
+      low_offsets[row] = offset(_mm512_reduce_add_epi32(sums[row]));
+      sums[row] = _mm512_setzero_si512();
+    }
+    StoreInterleaved<kRows, true>(items, args.num_steps - k / 4, out + k / 4 * kRows);
+  }
+}
+
+// One vector of one row: what is added to the scaled sum, and the store.
+[[gnu::always_inline]] inline void Finish(const OutputArgs& args, int row, int channel, __m512 y) {
+  const __mmask16 mask = FirstLanes(args.channels - channel);
+  const int64_t index = row * args.stride + channel;
+  if (args.bias != nullptr) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, args.bias + channel));
+  if (args.residual != nullptr) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, args.residual + index));
+  _mm512_mask_storeu_ps(args.out + index, mask, y);
+}
+
+void ChannelOutput(const OutputArgs& args) {
+  const int32_t* sums = static_cast<const int32_t*>(args.sums);
+  for (int row = 0; row < args.rows; ++row) {
+    const __m512 row_scale = _mm512_set1_ps(args.row_scales[row]);
+    for (int channel = 0; channel < args.channels; channel += 16) {
+      const __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(args.channel_scales + channel), row_scale);
+      const __m512i sum = _mm512_loadu_si512(sums + row * kChannelVectors * 16 + channel);
+      Finish(args, row, channel, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale));
     }
   }
 }
 
-void IntOutput(const OutputArgs& args) {
+void GroupOutput(const OutputArgs& args) {
+  const float* sums = static_cast<const float*>(args.sums);
   const __m512 unit = _mm512_set1_ps(args.scale_unit);
   for (int row = 0; row < args.rows; ++row) {
     for (int channel = 0; channel < args.channels; channel += 16) {
-      const __mmask16 mask = FirstLanes(args.channels - channel);
-      const int64_t index = row * args.stride + channel;
-      const int64_t sum_index = row * kChannels + channel;
-      __m512 y;
-      if (args.row_scales != nullptr) {
-        const __m512 scale =
-            _mm512_mul_ps(_mm512_loadu_ps(args.channel_scales + channel), _mm512_set1_ps(args.row_scales[row]));
-        const __m512i sums = _mm512_loadu_si512(static_cast<const int32_t*>(args.sums) + sum_index);
-        y = _mm512_mul_ps(_mm512_cvtepi32_ps(sums), scale);
-      } else {
-        y = _mm512_mul_ps(_mm512_loadu_ps(static_cast<const float*>(args.sums) + sum_index), unit);
-      }
-      if (args.bias != nullptr) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, args.bias + channel));
-      if (args.residual != nullptr) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, args.residual + index));
-      _mm512_mask_storeu_ps(args.out + index, mask, y);
+      const __m512 sum = _mm512_loadu_ps(sums + row * kGroupVectors * 16 + channel);
+      Finish(args, row, channel, _mm512_mul_ps(sum, unit));
     }
   }
 }
@@ -227,8 +264,9 @@ PanelKernels ChannelTable() {
   return {.max_tile_rows = 6,
           .tiles = {ChannelTile<Weight, 1>, ChannelTile<Weight, 2>, ChannelTile<Weight, 3>, ChannelTile<Weight, 4>,
                     ChannelTile<Weight, 5>, ChannelTile<Weight, 6>},
-          .rows = IntRows<false>,
-          .output = IntOutput};
+          .rows = {IntRows<false, 1>, IntRows<false, 2>, IntRows<false, 3>, IntRows<false, 4>, IntRows<false, 5>,
+                   IntRows<false, 6>},
+          .output = ChannelOutput};
 }
 
 template <typename Weight, bool kHasZeros>
@@ -236,8 +274,9 @@ PanelKernels GroupTable() {
   return {.max_tile_rows = 6,
           .tiles = {GroupTile<Weight, kHasZeros, 1>, GroupTile<Weight, kHasZeros, 2>, GroupTile<Weight, kHasZeros, 3>,
                     GroupTile<Weight, kHasZeros, 4>, GroupTile<Weight, kHasZeros, 5>, GroupTile<Weight, kHasZeros, 6>},
-          .rows = IntRows<kHasZeros>,
-          .output = IntOutput};
+          .rows = {IntRows<kHasZeros, 1>, IntRows<kHasZeros, 2>, IntRows<kHasZeros, 3>, IntRows<kHasZeros, 4>,
+                   IntRows<kHasZeros, 5>, IntRows<kHasZeros, 6>},
+          .output = GroupOutput};
 }
 
 }  // namespace

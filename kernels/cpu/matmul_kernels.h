@@ -13,6 +13,8 @@
 namespace millrace::cpu {
 
 constexpr int kMaxTileRows = 6;
+// Kernels are unrolled by so many steps; every group is a multiple of it.
+constexpr int kChunkSteps = 8;
 
 // One tile: `rows` rows of activations times a range of units of one panel.
 struct TileArgs {
@@ -24,16 +26,16 @@ struct TileArgs {
   const int32_t* offsets = nullptr;      // int8, int4: [unit][rows] (one scale per channel: [rows]), see RowArgs
   void* sums = nullptr;                  // [rows][channels] float, or int32 when one scale per channel
   bool is_first = false;                 // the sums start here; else they go on
-  // The part of the next block this tile fetches into the cache, spread over its steps.
+  // The part of the next block this tile fetches into the cache: so many lines at every kChunkSteps steps.
   const uint8_t* prefetch = nullptr;
   const uint8_t* prefetch_end = nullptr;
-  int64_t prefetch_step_bytes = 0;
+  int64_t prefetch_chunk_bytes = 0;
 };
 using TileKernel = void (*)(const TileArgs&);
 
-// Converts the rows of one tile: x [rows, k] to items [step][rows], scales [group][rows] and offsets [group][rows].
-// An offset is what the unsigned weights add too much: minus the zero times the sum of the group's quantised values;
-// with zeros per group, that sum negated alone (as int16 in the low half).
+// Converts the rows of one tile (the kernel knows how many): x [rows, k] to items [step][rows], scales [group][rows]
+// and offsets [group][rows]. An offset is what the unsigned weights add too much: minus the zero times the sum of the
+// group's quantised values; with zeros per group, that sum negated alone (as int16 in the low half).
 struct RowArgs {
   const float* x = nullptr;
   int64_t stride = 0;
@@ -41,7 +43,6 @@ struct RowArgs {
   int64_t num_steps = 0;   // padded
   int64_t group_size = 0;  // of k; the whole row when one scale per channel
   int32_t zero = 0;        // int8: 128; int4: 8; 1 when zeros come per group
-  int rows = 0;
   uint8_t* items = nullptr;
   float* scales = nullptr;
   int32_t* offsets = nullptr;
@@ -66,7 +67,7 @@ using OutputKernel = void (*)(const OutputArgs&);
 struct PanelKernels {
   int max_tile_rows = 0;
   TileKernel tiles[kMaxTileRows] = {};  // [rows - 1]
-  RowKernel rows = nullptr;
+  RowKernel rows[kMaxTileRows] = {};    // [rows - 1]
   OutputKernel output = nullptr;
 };
 

@@ -127,7 +127,8 @@ PanelLayout PanelLayoutFor(const LayoutKey& key, CpuPath path) {
   PanelLayout layout;
   const bool is_wide = path == CpuPath::kAvx512;
   layout.num_lanes = is_wide ? 16 : 8;
-  layout.num_channels = is_wide ? 64 : 16;
+  // As wide as the sums of a tile allow; groups need registers for their float sums too.
+  layout.num_channels = !is_wide ? 16 : key.group_size == 0 ? 64 : 32;
   layout.num_panels = CeilDiv(key.n, layout.num_channels);
   layout.steps_per_unit = 1;
   if (key.format == WeightFormat::kDense) {

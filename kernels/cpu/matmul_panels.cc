@@ -58,16 +58,16 @@ void ConvertTile(const Block& block, int64_t tile) {
   const Matrix& x = block.args->x;
   const int64_t row = block.TileRow(tile);
   const int64_t num_steps = block.layout.num_steps();
-  block.kernels.rows({.x = static_cast<const float*>(x.data) + (block.first_row + row) * x.stride,
-                      .stride = x.stride,
-                      .k = block.w->num_inputs,
-                      .num_steps = num_steps,
-                      .group_size = block.w->group_size == 0 ? block.w->num_inputs : block.w->group_size,
-                      .zero = OffsetZero(*block.w),
-                      .rows = static_cast<int>(block.TileRow(tile + 1) - row),
-                      .items = block.items + row * num_steps * block.layout.activation_item_bytes,
-                      .scales = block.scales + row * block.num_scale_groups,
-                      .offsets = block.offsets + row * block.num_scale_groups});
+  const int64_t rows = block.TileRow(tile + 1) - row;
+  block.kernels.rows[rows - 1]({.x = static_cast<const float*>(x.data) + (block.first_row + row) * x.stride,
+                                .stride = x.stride,
+                                .k = block.w->num_inputs,
+                                .num_steps = num_steps,
+                                .group_size = block.w->group_size == 0 ? block.w->num_inputs : block.w->group_size,
+                                .zero = OffsetZero(*block.w),
+                                .items = block.items + row * num_steps * block.layout.activation_item_bytes,
+                                .scales = block.scales + row * block.num_scale_groups,
+                                .offsets = block.offsets + row * block.num_scale_groups});
 }
 
 void WriteTile(const Block& block, int64_t panel, int64_t tile, const uint8_t* sums) {
@@ -99,7 +99,8 @@ void MultiplyPanel(const Block& block, int64_t panel, int64_t tile_begin, int64_
                    const uint8_t* stream_end) {
   const PanelLayout& layout = block.layout;
   const uint8_t* weights = block.w->data.data() + panel * layout.panel_bytes();
-  const int64_t block_units = std::max<int64_t>(1, kBlockBytes / layout.unit_bytes);
+  const int64_t block_multiple = layout.steps_per_unit == 1 ? kChunkSteps : 1;
+  const int64_t block_units = RoundUp(std::max<int64_t>(1, kBlockBytes / layout.unit_bytes), block_multiple);
   const int64_t num_tiles = tile_end - tile_begin;
   uint8_t* sums = block.sums + worker * block.sums_worker_bytes;
   for (int64_t unit = 0; unit < layout.num_units; unit += block_units) {
@@ -113,7 +114,8 @@ void MultiplyPanel(const Block& block, int64_t panel, int64_t tile_begin, int64_
     args.num_units = num_units;
     args.steps_per_unit = layout.steps_per_unit;
     args.is_first = unit == 0;
-    args.prefetch_step_bytes = RoundUp(CeilDiv(tile_ahead_bytes, num_units * layout.steps_per_unit), kLineBytes);
+    const int64_t num_chunks = CeilDiv(num_units * layout.steps_per_unit, kChunkSteps);
+    args.prefetch_chunk_bytes = RoundUp(CeilDiv(tile_ahead_bytes, num_chunks), kLineBytes);
     for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
       const int64_t row = block.TileRow(tile);
       const int64_t rows = block.TileRow(tile + 1) - row;

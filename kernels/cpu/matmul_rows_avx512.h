@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// Shared by the *_avx512.cc kernels of matmul: lane masks and the interleaving of packed activations. Everything has
+// internal linkage, because code compiled with these instructions must not be the linker's copy for other files.
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace millrace::cpu {
+namespace {
+
+[[maybe_unused, gnu::always_inline]] inline __mmask16 FirstLanes(int64_t count) {
+  return count >= 16 ? 0xffff : count <= 0 ? 0 : static_cast<__mmask16>((1u << count) - 1);
+}
+
+// For a tile of kRows rows, lane l of output vector o holds item (16 o + l) / kRows of row (16 o + l) % kRows.
+// `kTransposed`: a source vector holds item 4 q + lane at dword 4 lane + q, as two packs of 128-bit lanes leave it.
+template <int kRows, bool kTransposed>
+struct InterleaveTable {
+  alignas(64) int32_t index[kRows][16] = {};
+  __mmask16 mask[kRows][kRows] = {};  // [output][row]
+
+  constexpr InterleaveTable() {
+    for (int output = 0; output < kRows; ++output) {
+      for (int lane = 0; lane < 16; ++lane) {
+        const int position = 16 * output + lane;
+        const int item = position / kRows;
+        index[output][lane] = kTransposed ? item % 4 * 4 + item / 4 : item;
+        mask[output][position % kRows] = static_cast<__mmask16>(mask[output][position % kRows] | 1u << lane);
+      }
+    }
+  }
+};
+
+// Writes sixteen items of each row, interleaved, the first `num_items` of them: out[item * kRows + row].
+template <int kRows, bool kTransposed>
+[[gnu::always_inline]] inline void StoreInterleaved(const __m512i (&items)[kRows], int64_t num_items, int32_t* out) {
+  static constexpr InterleaveTable<kRows, kTransposed> kTable;
+  const int64_t count = num_items * kRows;
+#pragma unroll
+  for (int output = 0; output < kRows; ++output) {
+    const __m512i index = _mm512_load_si512(kTable.index[output]);
+    __m512i mixed = _mm512_permutexvar_epi32(index, items[0]);
+#pragma unroll
+    for (int row = 1; row < kRows; ++row) {
+      mixed = _mm512_mask_permutexvar_epi32(mixed, kTable.mask[output][row], index, items[row]);
+    }
+    _mm512_mask_storeu_epi32(out + 16 * output, FirstLanes(count - 16 * output), mixed);
+  }
+}
+
+}  // namespace
+}  // namespace millrace::cpu
