@@ -50,7 +50,8 @@ def small_sum(w):
     if op == "*":
         a, b = w.rng.randint(0, 10), w.rng.randint(0, 10)
     else:
-        a, b = (w.rng.randint(0, 20), w.rng.randint(0, 20)) if w.chance(0.4) else (w.rng.randint(0, 99), w.rng.randint(0, 99))
+        most = w.pick([20, 20, 20, 50, 50, 99])
+        a, b = w.rng.randint(0, most), w.rng.randint(0, most)
     if op == "-" and b > a:
         a, b = b, a
     said = {"+": ["+", "+", "plus", "and"], "-": ["-", "-", "minus"], "*": ["*", "*", "times", "x"]}[op]
@@ -302,7 +303,7 @@ def has(tools, *kinds):
 def plain_pair(w, tools):
     """A request without a tool's help that is right whatever is offered."""
     form = w.rng.random()
-    if form < 0.22 and not has(tools, Calculator):
+    if form < 0.25 and not has(tools, Calculator):
         return small_sum(w)
     if form < 0.3 and not has(tools, Clock, Calculator, Units):
         return small_time(w)
@@ -317,19 +318,23 @@ def dialogue(w, longest=4):
     form = w.rng.random()
     if w.chance(0.35):
         messages.append({"role": "system", "content": system_message(w)})
-    if form < 0.17:
-        for _ in range(w.rng.randint(1, longest)):
+    if form < 0.07:  # sums take many examples
+        for _ in range(w.rng.randint(3, 8)):
+            append_plain(messages, small_sum(w) if w.chance(0.85) else small_time(w))
+        return [], messages
+    if form < 0.27:
+        for _ in range(w.rng.randint(1, longest + 2)):
             append_plain(messages, plain_pair(w, []))
         return [], messages
-    if form < 0.23:
+    if form < 0.42:
         system, request, answer = json_shape(w)
         messages = [{"role": "system", "content": system}] if system else messages
         append_plain(messages, (request, answer))
-        if w.chance(0.3) and not system:
-            append_plain(messages, json_shape_without_system(w))
+        while w.chance(0.5) and not system:
+            append_plain(messages, json_shape_without_system(w) if w.chance(0.7) else plain_pair(w, []))
         return [], messages
-    if form < 0.38:
-        needed, task = (two_steps if w.chance(0.7) else parallel)(w)
+    if form < 0.54:
+        needed, task = (two_steps if w.chance(0.75) else parallel)(w)
         tools = offer(w, needed, w.pick([0, 0, 1, 2]))
         append_task(messages, task)
     else:
