@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// What the gRPC services serve with, and what every call passes on its way in: the gate (drain, number of calls), the
+// key, the model's name, the caller's identity. Thread-safe.
+#include <grpcpp/grpcpp.h>
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "server/api/generation.h"
+#include "server/api/server_state.h"
+#include "server/api/worker_pool.h"
+#include "server/auth/api_keys.h"
+
+namespace millrace {
+
+// All outlive the services and every job.
+struct GrpcBackend {
+  const ServerState& state;
+  const ApiKeys& keys;
+  WorkerPool& workers;                                   // tokenising happens there
+  std::string version;                                   // of the server
+  std::function<void(const absl::Status&)> on_rejected;  // calls that were refused work; may be null
+};
+
+// Counts the calls under way. Closed: no new ones.
+class CallGate {
+ public:
+  explicit CallGate(int max_calls) : max_calls_(max_calls) {}
+  // ResourceExhausted: too many calls; Unavailable: closed. Every OK is followed by one Leave.
+  absl::Status Enter();
+  void Leave();
+  void Close();
+  int num_calls() const;
+
+ private:
+  const int max_calls_;
+  mutable absl::Mutex mu_;
+  int num_calls_ ABSL_GUARDED_BY(mu_) = 0;
+  bool is_closed_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+// One call's place behind the gate; leaves when dropped.
+class CallTicket {
+ public:
+  CallTicket() = default;
+  explicit CallTicket(CallGate* gate) : gate_(gate) {}
+  CallTicket(CallTicket&& other) noexcept : gate_(std::exchange(other.gate_, nullptr)) {}
+  CallTicket& operator=(CallTicket&& other) noexcept {
+    std::swap(gate_, other.gate_);
+    return *this;
+  }
+  ~CallTicket() {
+    if (gate_ != nullptr) gate_->Leave();
+  }
+
+ private:
+  CallGate* gate_ = nullptr;
+};
+
+// Who calls: tenant by the key in `authorization` or `x-api-key`, deadline, request id (which is put into the initial
+// metadata). Unauthenticated: no or an unknown key. REQUIRES: nothing was sent yet.
+absl::StatusOr<Caller> MakeCaller(grpc::CallbackServerContext* context, std::string_view endpoint,
+                                  const ApiKeys& api_keys);
+// The key alone, where nothing is generated.
+absl::Status CheckKey(const grpc::CallbackServerContext& context, const ApiKeys& api_keys);
+// The name the model goes by. NotFound: it is not served.
+absl::StatusOr<std::string> ResolveModel(const ServerState& state, const std::string& asked);
+
+// The same code and message; the field at fault and OpenAI's code go into the trailing metadata.
+grpc::Status ToGrpcStatus(const absl::Status& status, grpc::CallbackServerContext* context);
+grpc::Status ToGrpcStatus(const absl::Status& status);
+}  // namespace millrace

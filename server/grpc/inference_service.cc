@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/grpc/inference_service.h"
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "engine/load/model_info.h"
+#include "engine/text/tokenizer.h"
+#include "server/api/answer.h"
+#include "server/api/api_error.h"
+#include "server/grpc/generation_job.h"
+#include "server/grpc/inference_messages.h"
+#include "server/grpc/pumped_reactor.h"
+#include "server/grpc/unary_call.h"
+
+namespace millrace {
+namespace {
+
+constexpr int kMaxDetokenized = 4 << 20;
+
+// Generate and Chat: one generation, streamed.
+template <typename Message, typename Response>
+class GenerationStream final : public PumpedReactor<grpc::ServerWriteReactor<Response>, Response> {
+ public:
+  explicit GenerationStream(grpc::CallbackServerContext* context)
+      : PumpedReactor<grpc::ServerWriteReactor<Response>, Response>(context) {}
+
+  // `method`: Generator::Complete or Generator::Chat.
+  template <typename Method>
+  static grpc::ServerWriteReactor<Response>* Begin(const GrpcBackend& backend, CallGate& gate, const char* endpoint,
+                                                   grpc::CallbackServerContext* context, const Message& message,
+                                                   Method method) {
+    auto call = std::make_shared<GenerationStream>(context);
+    call->Own(call);
+    const absl::Status status = call->Prepare(call, backend, gate, endpoint, message, method);
+    if (!status.ok()) call->End(status);
+    return call.get();
+  }
+
+ private:
+  template <typename Method>
+  absl::Status Prepare(const std::shared_ptr<GenerationStream>& self, const GrpcBackend& backend, CallGate& gate,
+                       const char* endpoint, const Message& message, Method method) {
+    auto caller = MakeCaller(this->context(), endpoint, backend.keys);
+    if (!caller.ok()) return caller.status();
+    if (absl::Status status = gate.Enter(); !status.ok()) return status;
+    CallTicket ticket(&gate);
+    if (auto model = ResolveModel(backend.state, message.model()); !model.ok()) return model.status();
+    auto request = FromMessage(message);
+    if (!request.ok()) return request.status();
+    const int32_t num_choices = request->params.num_choices;
+    job_ = std::make_shared<GenerationJob>(
+        backend, num_choices, std::move(ticket),
+        GenerationJob::Listener{.on_delta = [self](TextDelta&& delta) { return self->OnDelta(delta); },
+                                .on_end = [self](const absl::Status& status,
+                                                 const GenerationTotals& totals) { self->OnEnd(status, totals); }});
+    job_->Start(
+        [method, caller = *std::move(caller), request = *std::move(request)](Generator& generator, DeltaSink sink) {
+          return (generator.*method)(caller, request, std::move(sink));
+        });
+    return absl::OkStatus();
+  }
+
+  bool OnDelta(const TextDelta& delta) {
+    if (!FinishStatus(delta.finish).ok()) return true;  // the call's status will tell
+    Response response;
+    ToMessage(delta, &response);
+    return this->Push(std::move(response));
+  }
+
+  void OnEnd(const absl::Status& status, const GenerationTotals& totals) {
+    if (status.ok()) {
+      Response response;
+      ToMessage(totals, response.mutable_usage());
+      this->Push(std::move(response));
+    }
+    this->End(status);
+  }
+
+  void OnGone() override {
+    if (job_ != nullptr) job_->Cancel();
+    this->End(absl::CancelledError("the client went away"));
+  }
+  void OnOver() override {
+    if (job_ != nullptr) job_->Cancel();
+  }
+
+  std::shared_ptr<GenerationJob> job_;  // constant once the reactor is gRPC's
+};
+
+class EmbedCall final : public UnaryCall {
+ public:
+  EmbedCall(grpc::CallbackServerContext* context, v1::EmbedResponse* response)
+      : UnaryCall(context), response_(response) {}
+
+  static grpc::ServerUnaryReactor* Begin(const GrpcBackend& backend, CallGate& gate,
+                                         grpc::CallbackServerContext* context, const v1::EmbedRequest& message,
+                                         v1::EmbedResponse* response) {
+    auto call = std::make_shared<EmbedCall>(context, response);
+    call->Own(call);
+    const absl::Status status = call->Prepare(call, backend, gate, message);
+    if (!status.ok()) call->End(status);
+    return call.get();
+  }
+
+ private:
+  absl::Status Prepare(const std::shared_ptr<EmbedCall>& self, const GrpcBackend& backend, CallGate& gate,
+                       const v1::EmbedRequest& message) {
+    auto caller = MakeCaller(context(), "grpc.embed", backend.keys);
+    if (!caller.ok()) return caller.status();
+    if (absl::Status status = gate.Enter(); !status.ok()) return status;
+    CallTicket ticket(&gate);
+    if (auto model = ResolveModel(backend.state, message.model()); !model.ok()) return model.status();
+    auto request = FromMessage(message);
+    if (!request.ok()) return request.status();
+    embeddings_.resize(request->inputs.size());
+    job_ = std::make_shared<GenerationJob>(
+        backend, static_cast<int32_t>(embeddings_.size()), std::move(ticket),
+        GenerationJob::Listener{.on_delta =
+                                    [self](TextDelta&& delta) {
+                                      self->embeddings_[delta.choice] = std::move(delta.embedding);
+                                      return true;
+                                    },
+                                .on_end = [self](const absl::Status& status,
+                                                 const GenerationTotals& totals) { self->OnEnd(status, totals); }});
+    job_->Start([caller = *std::move(caller), request = *std::move(request)](Generator& generator, DeltaSink sink) {
+      return generator.Embed(caller, request, std::move(sink));
+    });
+    return absl::OkStatus();
+  }
+
+  void OnEnd(const absl::Status& status, const GenerationTotals& totals) {
+    Answer([&] {
+      if (!status.ok()) return status;
+      for (const auto& embedding : embeddings_) {
+        response_->add_embeddings()->mutable_values()->Assign(embedding.begin(), embedding.end());
+      }
+      ToMessage(totals, response_->mutable_usage());
+      return status;
+    });
+  }
+
+  void OnGone() override {
+    if (job_ != nullptr) job_->Cancel();
+  }
+  void OnOver() override {
+    if (job_ != nullptr) job_->Cancel();
+  }
+
+  v1::EmbedResponse* const response_;
+  std::vector<std::vector<float>> embeddings_;  // delivery thread, then whoever ends the job
+  std::shared_ptr<GenerationJob> job_;
+};
+
+// A question answered on a worker: `fill` writes the response.
+class WorkerCall final : public UnaryCall {
+ public:
+  using Fill = std::function<absl::Status(Generator&)>;
+  explicit WorkerCall(grpc::CallbackServerContext* context) : UnaryCall(context) {}
+
+  // `fill` may use the request and the response: while the call is not over, both live.
+  static grpc::ServerUnaryReactor* Begin(const GrpcBackend& backend, CallGate& gate,
+                                         grpc::CallbackServerContext* context, const std::string& model, Fill fill) {
+    auto call = std::make_shared<WorkerCall>(context);
+    call->Own(call);
+    const absl::Status status = call->Prepare(call, backend, gate, model, std::move(fill));
+    if (!status.ok()) call->End(status);
+    return call.get();
+  }
+
+ private:
+  absl::Status Prepare(const std::shared_ptr<WorkerCall>& self, const GrpcBackend& backend, CallGate& gate,
+                       const std::string& model, Fill fill) {
+    if (absl::Status status = CheckKey(*context(), backend.keys); !status.ok()) return status;
+    if (absl::Status status = gate.Enter(); !status.ok()) return status;
+    auto ticket = std::make_shared<CallTicket>(&gate);
+    if (auto name = ResolveModel(backend.state, model); !name.ok()) return name.status();
+    auto generator = backend.state.Admit();
+    if (!generator.ok()) return generator.status();
+    const bool is_posted = backend.workers.Post([self, ticket, generator = *generator, fill = std::move(fill)] {
+      self->Answer([&] { return fill(*generator); });
+    });
+    return is_posted ? absl::OkStatus() : absl::ResourceExhaustedError("too many requests wait to be read");
+  }
+};
+
+}  // namespace
+
+grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(grpc::CallbackServerContext* context,
+                                                                           const v1::GenerateRequest* request) {
+  return GenerationStream<v1::GenerateRequest, v1::GenerateResponse>::Begin(backend_, gate_, "grpc.generate", context,
+                                                                            *request, &Generator::Complete);
+}
+
+grpc::ServerWriteReactor<v1::ChatResponse>* InferenceService::Chat(grpc::CallbackServerContext* context,
+                                                                   const v1::ChatRequest* request) {
+  return GenerationStream<v1::ChatRequest, v1::ChatResponse>::Begin(backend_, gate_, "grpc.chat", context, *request,
+                                                                    &Generator::Chat);
+}
+
+grpc::ServerUnaryReactor* InferenceService::Embed(grpc::CallbackServerContext* context, const v1::EmbedRequest* request,
+                                                  v1::EmbedResponse* response) {
+  return EmbedCall::Begin(backend_, gate_, context, *request, response);
+}
+
+grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext* context,
+                                                     const v1::TokenizeRequest* request,
+                                                     v1::TokenizeResponse* response) {
+  return WorkerCall::Begin(backend_, gate_, context, request->model(), [request, response](Generator& generator) {
+    absl::StatusOr<std::vector<int32_t>> tokens;
+    if (request->messages().empty()) {
+      const bool adds_special_tokens = !request->has_add_special_tokens() || request->add_special_tokens();
+      tokens = generator.Encode(Prompt(request->text()), adds_special_tokens);
+    } else {
+      auto chat = FromMessage(*request);
+      if (!chat.ok()) return chat.status();
+      tokens = generator.RenderChat(*chat);
+    }
+    if (!tokens.ok()) return tokens.status();
+    response->mutable_token_ids()->Assign(tokens->begin(), tokens->end());
+    response->set_max_model_tokens(generator.engine().scheduler_config().max_model_tokens);
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* InferenceService::Detokenize(grpc::CallbackServerContext* context,
+                                                       const v1::DetokenizeRequest* request,
+                                                       v1::DetokenizeResponse* response) {
+  return WorkerCall::Begin(backend_, gate_, context, request->model(), [request, response](Generator& generator) {
+    if (request->token_ids_size() > kMaxDetokenized) return ParamError("token_ids", "too many tokens");
+    const std::vector<int32_t> ids(request->token_ids().begin(), request->token_ids().end());
+    response->set_text(generator.engine().tokenizer().Decode(
+        ids, request->skip_special_tokens() ? SkipSpecial::kYes : SkipSpecial::kNo));
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* InferenceService::ListModels(grpc::CallbackServerContext* context,
+                                                       const v1::ListModelsRequest* request,
+                                                       v1::ListModelsResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const absl::Status status = CheckKey(*context, backend_.keys);
+  const auto generator = backend_.state.generator();
+  for (const std::string& name : backend_.state.model_names()) {
+    if (!status.ok()) break;
+    v1::ListModelsResponse::Model* model = response->add_models();
+    model->set_id(name);
+    model->set_root(backend_.state.model_names().front());
+    if (generator == nullptr) continue;  // still loading
+    const Engine& engine = generator->engine();
+    model->set_max_model_tokens(engine.scheduler_config().max_model_tokens);
+    model->set_architecture(engine.model().architecture_name);
+    model->set_num_parameters(engine.model().num_parameters);
+    model->set_has_chat_template(engine.chat_template() != nullptr);
+  }
+  reactor->Finish(ToGrpcStatus(status, context));
+  return reactor;
+}
+
+}  // namespace millrace
