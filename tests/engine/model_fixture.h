@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 // A model with its device and KV memory for tests: computes logits of token sequences in any chunking.
-#include <catch2/catch.hpp>
-
 #include <algorithm>
+#include <catch2/catch.hpp>
 #include <memory>
 #include <numeric>
 #include <string>
@@ -38,9 +37,12 @@ class ModelFixture {
     REQUIRE(weights.status().ToString() == "OK");
     const int num_pages = (options.max_tokens + options.page_tokens - 1) / options.page_tokens + 3;
     auto model = Model::Create(*info, std::move(*weights),
-                               {.max_rows = options.max_tokens, .max_logit_rows = options.max_tokens,
-                                .max_positions = options.max_tokens, .num_pages = num_pages,
-                                .page_tokens = options.page_tokens, .kv_dtype = options.kv_dtype},
+                               {.max_rows = options.max_tokens,
+                                .max_logit_rows = options.max_tokens,
+                                .max_positions = options.max_tokens,
+                                .num_pages = num_pages,
+                                .page_tokens = options.page_tokens,
+                                .kv_dtype = options.kv_dtype},
                                *device_);
     REQUIRE(model.status().ToString() == "OK");
     model_ = std::move(*model);
@@ -93,11 +95,13 @@ class ModelFixture {
       const int64_t page = pages_[static_cast<size_t>(position / options_.page_tokens)];
       slots.push_back(page * options_.page_tokens + position % options_.page_tokens);
     }
-    const AttentionSequence sequence{.first_row = 0, .num_rows = count, .context_tokens = first, .pages = pages_.data()};
-    model_->Forward({.tokens = absl::MakeConstSpan(tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(count)),
-                     .positions = positions,
-                     .slots = slots,
-                     .sequences = absl::MakeConstSpan(&sequence, 1)});
+    const AttentionSequence sequence{
+        .first_row = 0, .num_rows = count, .context_tokens = first, .pages = pages_.data()};
+    model_->Forward(
+        {.tokens = absl::MakeConstSpan(tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(count)),
+         .positions = positions,
+         .slots = slots,
+         .sequences = absl::MakeConstSpan(&sequence, 1)});
   }
 
   const FixtureOptions options_;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tiny checkpoints of every architecture against Hugging Face transformers (tests/python/make_model_goldens.py).
 #include <catch2/catch.hpp>
-
 #include <cmath>
 #include <string>
 
@@ -63,8 +62,8 @@ TEST_CASE("Model: bf16, int8 and int4 logits stay near transformers' float32", "
   CAPTURE(name, kind.dtype, kind.quantization);
   const GoldenFile golden(GoldenDir(name) + "/golden.json");
   const auto prompt = golden.Numbers<int32_t>("/prompt");
-  ModelFixture fixture(GoldenDir(name), {.dtype = kind.dtype, .quantization = kind.quantization,
-                                         .kv_dtype = DType::kBF16});
+  ModelFixture fixture(GoldenDir(name),
+                       {.dtype = kind.dtype, .quantization = kind.quantization, .kv_dtype = DType::kBF16});
   const std::vector<float> logits = fixture.Logits(prompt, 0, static_cast<int>(prompt.size()));
   std::vector<float> expected;
   for (const simdjson::dom::element row : golden.root()["logits"].get_array().value()) {

@@ -2,7 +2,6 @@
 #include "engine/run/step_loop.h"
 
 #include <catch2/catch.hpp>
-
 #include <deque>
 #include <string>
 
@@ -64,8 +63,13 @@ absl::Status CountUp(const StepPlan& plan, StepResult* result) {
 }
 
 SchedulerConfig SmallConfig() {
-  return {.num_pages = 64, .page_tokens = 4, .max_sequences = 8, .max_step_tokens = 32, .max_model_tokens = 128,
-          .max_queued_requests = 4, .max_queued_tokens = 1000};
+  return {.num_pages = 64,
+          .page_tokens = 4,
+          .max_sequences = 8,
+          .max_step_tokens = 32,
+          .max_model_tokens = 128,
+          .max_queued_requests = 4,
+          .max_queued_tokens = 1000};
 }
 
 std::unique_ptr<StepLoop> MakeLoop(const SchedulerConfig& config, RunStep run_step,
@@ -137,7 +141,8 @@ TEST_CASE("StepLoop: dropping the handle cancels, frees the pages and is counted
 
 TEST_CASE("StepLoop: beyond the queue's bounds a request is refused with the reason", "[step_loop]") {
   Gate gate;
-  auto loop = MakeLoop(SmallConfig(), [&](const StepPlan& plan, StepResult* result) { return gate.Step(plan, result); });
+  auto loop =
+      MakeLoop(SmallConfig(), [&](const StepPlan& plan, StepResult* result) { return gate.Step(plan, result); });
   loop->Start();
   Events running;
   auto first = loop->Submit(MakeRequest({1}, 2), running.Sink());
@@ -168,7 +173,8 @@ TEST_CASE("StepLoop: what can never run is refused with the numbers", "[step_loo
 
 TEST_CASE("StepLoop: a step that does not end fails its requests, and the loop recovers when it ends", "[step_loop]") {
   Gate gate;
-  auto loop = MakeLoop(SmallConfig(), [&](const StepPlan& plan, StepResult* result) { return gate.Step(plan, result); });
+  auto loop =
+      MakeLoop(SmallConfig(), [&](const StepPlan& plan, StepResult* result) { return gate.Step(plan, result); });
   loop->Start();
   Events stuck;
   auto handle = loop->Submit(MakeRequest({1}, 5), stuck.Sink());
