@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CPU engine on models of random weights: prefill, decode and parallel sequences through the real scheduler and
+// runner, as tokens/s and as the share of what this machine can do, measured in the same run.
+// Usage: engine_bench [--model DIR] [--quantization none|int8|int4] [--json FILE] [--short]
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "benches/kernels/roofline.h"
+#include "engine/load/memory_plan.h"
+#include "engine/load/model_weights.h"
+#include "engine/run/model.h"
+#include "engine/run/runner.h"
+#include "kernels/device.h"
+#include "scheduler/scheduler.h"
+
+namespace millrace {
+namespace {
+
+constexpr int32_t kPageTokens = 16;
+
+struct Options {
+  std::string model = std::string(MILLRACE_SOURCE_DIR) + "/benches/engine/configs/llama-3.2-1b";
+  std::string quantization;
+  std::string json_path;
+  bool is_short = false;
+};
+
+void Require(const absl::Status& status) {
+  if (status.ok()) return;
+  std::fprintf(stderr, "%s\n", status.ToString().c_str());
+  std::exit(1);
+}
+
+struct Loaded {
+  std::unique_ptr<Device> device;
+  ModelInfo info;
+  std::unique_ptr<Runner> runner;
+  size_t read_bytes_a_step = 0;  // weights streamed by a decode step
+  double flops_a_token = 0;      // of linear layers, the head excluded
+};
+
+Loaded Load(const Options& options, int32_t max_step_tokens) {
+  Loaded loaded;
+  auto device = MakeCpuDevice({});
+  Require(device.status());
+  loaded.device = std::move(*device);
+  const LoadOptions load{.load_format = "dummy", .quantization = options.quantization};
+  auto info = ReadModelInfo(options.model, load);
+  Require(info.status());
+  loaded.info = *info;
+  auto weights = LoadWeights(*info, load, *loaded.device);
+  Require(weights.status());
+  double layer_weights = 0;
+  for (const LayerWeights& layer : weights->layers) {
+    for (const PackedWeight* weight : {layer.qkv.get(), layer.o.get(), layer.gate_up.get(), layer.down.get()}) {
+      loaded.read_bytes_a_step += weight->num_bytes();
+      layer_weights += static_cast<double>(weight->n()) * static_cast<double>(weight->k());
+    }
+  }
+  loaded.read_bytes_a_step += weights->lm_head->num_bytes();
+  loaded.flops_a_token = 2 * layer_weights;
+  auto model = Model::Create(*info, std::move(*weights),
+                             {.max_rows = max_step_tokens,
+                              .max_logit_rows = 64,
+                              .max_positions = 1024,
+                              .num_pages = 600,
+                              .page_tokens = kPageTokens},
+                             *loaded.device);
+  Require(model.status());
+  loaded.runner = std::make_unique<Runner>(std::move(*model), *loaded.device);
+  return loaded;
+}
+
+struct Timing {
+  double prefill_seconds = 0;  // until every sequence has its first token
+  double decode_seconds = 0;   // the rest
+};
+
+double Now() { return absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()); }
+
+Timing RunSequences(Loaded& loaded, int num_sequences, int num_prompt, int num_new, int32_t max_step_tokens) {
+  auto scheduler = Scheduler::Create({.num_pages = 600,
+                                      .page_tokens = kPageTokens,
+                                      .max_sequences = 64,
+                                      .max_step_tokens = max_step_tokens,
+                                      .max_model_tokens = 1024,
+                                      .enable_prefix_caching = false});
+  Require(scheduler.status());
+  for (int s = 0; s < num_sequences; ++s) {
+    Request request{.id = RequestId{static_cast<uint64_t>(s) + 1}, .max_new_tokens = num_new, .ignore_eos = true};
+    request.sampling.temperature = 0;
+    for (int i = 0; i < num_prompt; ++i)
+      request.prompt_tokens.push_back((s * 7919 + i * 131) % loaded.info.vocab_tokens);
+    Require((*scheduler)->Add(std::move(request), absl::Now()));
+  }
+  Timing timing;
+  StepResult result;
+  int num_started = 0;
+  double begin = Now();
+  while (!(*scheduler)->Idle()) {
+    const StepPlan& plan = (*scheduler)->Plan(absl::Now());
+    Require(loaded.runner->Run(plan, &result));
+    for (const TokenEvent& event : (*scheduler)->Commit(result, absl::Now())) num_started += event.is_first ? 1 : 0;
+    if (timing.prefill_seconds == 0 && num_started == num_sequences) {
+      timing.prefill_seconds = Now() - begin;
+      begin = Now();
+    }
+  }
+  timing.decode_seconds = Now() - begin;
+  return timing;
+}
+
+int Main(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    const auto value = [&] { return i + 1 < argc ? std::string(argv[++i]) : std::string(); };
+    if (std::strcmp(argv[i], "--model") == 0)
+      options.model = value();
+    else if (std::strcmp(argv[i], "--quantization") == 0)
+      options.quantization = value();
+    else if (std::strcmp(argv[i], "--json") == 0)
+      options.json_path = value();
+    else if (std::strcmp(argv[i], "--short") == 0)
+      options.is_short = true;
+    else
+      return std::fprintf(stderr, "unknown argument %s\n", argv[i]), 2;
+  }
+  if (options.quantization == "none") options.quantization.clear();
+  bench::Roofline roof;
+  {
+    cpu::ThreadPool pool(cpu::AvailableCores());
+    roof = bench::MeasureRoofline(pool);
+    bench::PrintRoofline(roof, pool.num_threads());
+  }
+  constexpr int32_t kMaxStepTokens = 512;
+  Loaded loaded = Load(options, kMaxStepTokens);
+  const double peak = options.quantization.empty() ? roof.bf16_gflop_per_s : roof.int8_gop_per_s;
+  const std::string name =
+      absl::StrCat(loaded.info.name, " ", options.quantization.empty() ? "bf16" : options.quantization);
+  std::string json;
+  const auto report = [&](const std::string& what, double tokens_per_second, double share, const char* of) {
+    std::printf("%-28s %-22s %9.1f tok/s  %5.1f %% of %s\n", name.c_str(), what.c_str(), tokens_per_second, 100 * share,
+                of);
+    std::fflush(stdout);
+    absl::StrAppend(&json, json.empty() ? "" : ",\n", "  {\"model\": \"", name, "\", \"case\": \"", what,
+                    "\", \"tokens_per_second\": ", tokens_per_second, ", \"share\": ", share, ", \"of\": \"", of,
+                    "\"}");
+  };
+  const int num_runs = options.is_short ? 1 : 3;
+  double best_prefill = 1e30, best_decode = 1e30;
+  RunSequences(loaded, 1, 64, 2, kMaxStepTokens);  // warm-up
+  for (int run = 0; run < num_runs; ++run) {
+    best_prefill = std::min(best_prefill, RunSequences(loaded, 1, 512, 1, kMaxStepTokens).prefill_seconds);
+    best_decode = std::min(best_decode, RunSequences(loaded, 1, 1, 129, kMaxStepTokens).decode_seconds);
+  }
+  report("prefill 512", 512 / best_prefill, 512 * loaded.flops_a_token / best_prefill * 1e-9 / peak, "arithmetic peak");
+  report("decode 128", 128 / best_decode,
+         128 * static_cast<double>(loaded.read_bytes_a_step) / best_decode * 1e-9 / roof.read_gb_per_s,
+         "read bandwidth");
+  for (const int num_sequences : {2, 4, 8, 16, 32}) {
+    if (options.is_short && num_sequences != 16) continue;
+    const Timing timing = RunSequences(loaded, num_sequences, 128, 65, kMaxStepTokens);
+    const double decoded = num_sequences * 64.0;
+    const double steps_bytes = 64.0 * static_cast<double>(loaded.read_bytes_a_step);
+    report(absl::StrCat(num_sequences, " sequences decode"), decoded / timing.decode_seconds,
+           std::max(steps_bytes / timing.decode_seconds * 1e-9 / roof.read_gb_per_s,
+                    decoded * loaded.flops_a_token / timing.decode_seconds * 1e-9 / peak),
+           "the nearer roof");
+    report(absl::StrCat(num_sequences, " sequences prefill"), num_sequences * 128 / timing.prefill_seconds,
+           num_sequences * 128 * loaded.flops_a_token / timing.prefill_seconds * 1e-9 / peak, "arithmetic peak");
+  }
+  if (!options.json_path.empty()) {
+    std::ofstream(options.json_path) << "{\"read_gb_per_s\": " << roof.read_gb_per_s
+                                     << ", \"bf16_gflop_per_s\": " << roof.bf16_gflop_per_s
+                                     << ", \"int8_gop_per_s\": " << roof.int8_gop_per_s << ", \"results\": [\n"
+                                     << json << "\n]}\n";
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace millrace
+
+int main(int argc, char** argv) { return millrace::Main(argc, argv); }
