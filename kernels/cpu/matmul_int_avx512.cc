@@ -23,21 +23,23 @@ constexpr int64_t kLineBytes = 64;
 
 struct Int8 {
   static constexpr int kVectorBytes = 64;  // of a step
+  static constexpr int kOddShift = 0;
   template <int kVectors>
   [[gnu::always_inline]] static inline void Load(const uint8_t* step, __m512i (&w)[kVectors]) {
     for (int vector = 0; vector < kVectors; ++vector) w[vector] = _mm512_loadu_si512(step + vector * 64);
   }
 };
 
+// High nibbles stay where they are: the odd vectors' weights and sums count 16 times, their packed scales a 16th.
 struct Int4 {
   static constexpr int kVectorBytes = 32;
+  static constexpr int kOddShift = 4;
   template <int kVectors>
   [[gnu::always_inline]] static inline void Load(const uint8_t* step, __m512i (&w)[kVectors]) {
-    const __m512i low_nibbles = _mm512_set1_epi8(15);
     for (int pair = 0; pair < kVectors / 2; ++pair) {
       const __m512i bytes = _mm512_loadu_si512(step + pair * 64);
-      w[2 * pair] = _mm512_and_si512(bytes, low_nibbles);
-      w[2 * pair + 1] = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), low_nibbles);
+      w[2 * pair] = _mm512_and_si512(bytes, _mm512_set1_epi8(0x0f));
+      w[2 * pair + 1] = _mm512_and_si512(bytes, _mm512_set1_epi8(static_cast<char>(0xf0)));
     }
   }
 };
@@ -111,18 +113,21 @@ void ChannelTile(const TileArgs& args) {
 }
 
 // The exact sums of a group start at what the unsigned weights will add too much.
-template <bool kHasZeros, int kRows, int kVectors>
+template <typename Weight, bool kHasZeros, int kRows, int kVectors>
 [[gnu::always_inline]] inline void StartGroup(const uint8_t* zeros, const int32_t* offsets,
                                               __m512i (&sums)[kRows][kVectors]) {
   for (int vector = 0; vector < kVectors; ++vector) {
+    const int shift = vector % 2 * Weight::kOddShift;
     __m512i zero = _mm512_setzero_si512();
     if constexpr (kHasZeros) {
       zero = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(zeros + vector * 16)));
+      zero = _mm512_slli_epi32(zero, shift);
     }
     for (int row = 0; row < kRows; ++row) {
       const __m512i offset = _mm512_set1_epi32(offsets[row]);
       // The zero in the low 16 bits times minus the sum of the activations; the high halves multiply to nothing.
-      sums[row][vector] = kHasZeros ? _mm512_dpwssd_epi32(_mm512_setzero_si512(), zero, offset) : offset;
+      sums[row][vector] =
+          kHasZeros ? _mm512_dpwssd_epi32(_mm512_setzero_si512(), zero, offset) : _mm512_slli_epi32(offset, shift);
     }
   }
 }
@@ -145,7 +150,7 @@ void GroupTile(const TileArgs& args) {
     const uint8_t* header = cursor.weights;
     cursor.weights += kHeaderBytes;
     __m512i sums[kRows][kVectors];
-    StartGroup<kHasZeros>(header + kVectors * 32, offsets, sums);
+    StartGroup<Weight, kHasZeros>(header + kVectors * 32, offsets, sums);
     for (int64_t step = 0; step < args.steps_per_unit; step += kChunkSteps) AddChunk<Weight>(args, cursor, sums);
     for (int vector = 0; vector < kVectors; ++vector) {
       const __m512 w_scale =
@@ -168,18 +173,35 @@ void GroupTile(const TileArgs& args) {
 // max |x| of `count` values as bits; an infinity or NaN exceeds all others.
 [[gnu::always_inline]] inline uint32_t MaxMagnitude(const float* x, int64_t count) {
   const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-  __m512i max = _mm512_setzero_si512();
-  for (int64_t i = 0; i < count; i += 16) {
-    const __m512 values = _mm512_maskz_loadu_ps(FirstLanes(count - i), x + i);
-    max = _mm512_max_epu32(max, _mm512_and_si512(_mm512_castps_si512(values), magnitude));
+  __m512i max[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+  int64_t i = 0;
+  for (; i + 32 <= count; i += 32) {
+    max[0] = _mm512_max_epu32(max[0], _mm512_and_si512(_mm512_loadu_si512(x + i), magnitude));
+    max[1] = _mm512_max_epu32(max[1], _mm512_and_si512(_mm512_loadu_si512(x + i + 16), magnitude));
   }
-  return _mm512_reduce_max_epu32(max);
+  for (; i < count; i += 16) {
+    const __m512i values = _mm512_maskz_loadu_epi32(FirstLanes(count - i), x + i);
+    max[0] = _mm512_max_epu32(max[0], _mm512_and_si512(values, magnitude));
+  }
+  return _mm512_reduce_max_epu32(_mm512_max_epu32(max[0], max[1]));
 }
 
-// Sixteen values as integers: round(x * inverse). Those past `count` are zero.
-[[gnu::always_inline]] inline __m512i Quantize(const float* x, int64_t count, float inverse) {
-  const __m512 values = _mm512_maskz_loadu_ps(FirstLanes(count), x);
+[[gnu::always_inline]] inline __m512i Quantize(__m512 values, float inverse) {
   return _mm512_cvtps_epi32(_mm512_mul_ps(values, _mm512_set1_ps(inverse)));
+}
+
+// Sixty-four values as bytes, item 4 q + lane at dword 4 lane + q; those past `count` are zero.
+[[gnu::always_inline]] inline __m512i QuantizeBlock(const float* x, int64_t count, float low, float high) {
+  __m512 values[4];
+  if (count >= 64) {
+    for (int part = 0; part < 4; ++part) values[part] = _mm512_loadu_ps(x + part * 16);
+  } else {
+    for (int part = 0; part < 4; ++part) {
+      values[part] = _mm512_maskz_loadu_ps(FirstLanes(count - part * 16), x + part * 16);
+    }
+  }
+  return _mm512_packs_epi16(_mm512_packs_epi32(Quantize(values[0], low), Quantize(values[1], low)),
+                            _mm512_packs_epi32(Quantize(values[2], high), Quantize(values[3], high)));
 }
 
 // Quantises as quantize.h defines it, 64 inputs (16 items) of every row at a time, and interleaves the rows.
@@ -208,12 +230,9 @@ void IntRows(const RowArgs& args) {
     __m512i items[kRows];
     for (int row = 0; row < kRows; ++row) {
       const float* x = args.x + row * args.stride + k;
-      const int64_t count = args.k - k;
       const float low = __builtin_bit_cast(float, low_offsets[row]);
       const float high = __builtin_bit_cast(float, high_offsets[row]);
-      const __m512i first = _mm512_packs_epi32(Quantize(x, count, low), Quantize(x + 16, count - 16, low));
-      const __m512i second = _mm512_packs_epi32(Quantize(x + 32, count - 32, high), Quantize(x + 48, count - 48, high));
-      items[row] = _mm512_packs_epi16(first, second);
+      items[row] = QuantizeBlock(x, args.k - k, low, high);
       sums[row] = _mm512_dpbusd_epi32(sums[row], _mm512_set1_epi8(1), items[row]);
       if (!is_group_end) continue;
       if (high_offsets != low_offsets) {

@@ -84,7 +84,9 @@ void WriteHeaders(const PanelSource& panel, const PanelLayout& layout, float sca
     uint8_t* zeros = header + layout.num_channels * sizeof(uint16_t);
     for (int64_t channel = 0; channel < panel.count; ++channel) {
       const int64_t index = (panel.first + channel) * layout.num_units + unit;
-      const uint16_t scale = F16FromFloat(source.scales[index] * to_units);
+      // High nibbles are multiplied where they lie, 16 times too large.
+      const bool is_high = source.format == WeightFormat::kInt4 && channel / layout.num_lanes % 2 == 1;
+      const uint16_t scale = F16FromFloat(source.scales[index] * to_units * (is_high ? 0.0625f : 1.0f));
       std::memcpy(header + channel * sizeof(uint16_t), &scale, sizeof(scale));
       if (source.zeros != nullptr) zeros[channel] = source.zeros[index];
     }

@@ -7,7 +7,7 @@
 //   unit    = one step (dense, int8 with a scale per channel) or one group: [scales][zeros][steps]
 //   step    = for every channel of the panel the next `step_inputs` values of k side by side (one 32-bit lane of a
 //             dot-product instruction, or one float)
-//   scales  = float16 per channel, in the matrix's scale_unit;  zeros = uint8 per channel
+//   scales  = float16 per channel, in the matrix's scale_unit (int4: high nibbles' a 16th);  zeros = uint8 per channel
 //
 // int8 is stored as q + 128 (unsigned); int4 as nibbles: with L lanes a vector, byte j*4L + 4c + i of a step holds
 // channel 2jL + c (low) and 2jL + L + c (high) at k = 4 * step + i. Padding channels and inputs are zero bytes; the

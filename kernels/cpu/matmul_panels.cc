@@ -12,8 +12,11 @@ namespace {
 
 // Rows converted at a time: more would only leave the cache before the next panel reads them.
 constexpr int64_t kMaxBlockRows = 512;
-// A block of a panel stays in the first cache (32 to 48 KiB) beside the rows that pass by.
+// A block of a panel stays in the first cache (32 to 48 KiB) beside the rows that pass by; with few tiles to hide
+// the memory behind, beside the next block too.
 constexpr int64_t kBlockBytes = 24 * 1024;
+constexpr int64_t kFewTilesBlockBytes = 16 * 1024;
+constexpr int64_t kFewTiles = 6;
 // Below this many inputs times rows the conversion is not worth waking threads for.
 constexpr int64_t kSerialConversion = 16 * 1024;
 constexpr int64_t kMaxItemBytes = 8;
@@ -100,8 +103,9 @@ void MultiplyPanel(const Block& block, int64_t panel, int64_t tile_begin, int64_
   const PanelLayout& layout = block.layout;
   const uint8_t* weights = block.w->data.data() + panel * layout.panel_bytes();
   const int64_t block_multiple = layout.steps_per_unit == 1 ? kChunkSteps : 1;
-  const int64_t block_units = RoundUp(std::max<int64_t>(1, kBlockBytes / layout.unit_bytes), block_multiple);
   const int64_t num_tiles = tile_end - tile_begin;
+  const int64_t block_bytes = num_tiles <= kFewTiles ? kFewTilesBlockBytes : kBlockBytes;
+  const int64_t block_units = RoundUp(std::max<int64_t>(1, block_bytes / layout.unit_bytes), block_multiple);
   uint8_t* sums = block.sums + worker * block.sums_worker_bytes;
   for (int64_t unit = 0; unit < layout.num_units; unit += block_units) {
     const int64_t num_units = std::min(block_units, layout.num_units - unit);

@@ -45,7 +45,11 @@ template <int kRows, bool kTransposed>
     for (int row = 1; row < kRows; ++row) {
       mixed = _mm512_mask_permutexvar_epi32(mixed, kTable.mask[output][row], index, items[row]);
     }
-    _mm512_mask_storeu_epi32(out + 16 * output, FirstLanes(count - 16 * output), mixed);
+    if (count >= 16 * kRows) {
+      _mm512_storeu_si512(out + 16 * output, mixed);
+    } else {
+      _mm512_mask_storeu_epi32(out + 16 * output, FirstLanes(count - 16 * output), mixed);
+    }
   }
 }
 
