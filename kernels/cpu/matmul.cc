@@ -44,7 +44,7 @@ absl::Status CheckSource(const WeightSource& source) {
   return absl::OkStatus();
 }
 
-bool HasPanels(CpuPath path) { return path == CpuPath::kAvx512; }
+bool HasPanels(CpuPath path) { return path != CpuPath::kReference; }
 
 }  // namespace
 

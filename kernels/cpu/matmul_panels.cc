@@ -48,8 +48,15 @@ struct Block {
 };
 
 PanelKernels KernelsFor(const CpuPackedWeight& w) {
-  if (w.source_format == WeightFormat::kDense) return DenseKernelsAvx512(w.dtype);
-  return IntKernelsAvx512(w.source_format, w.group_size != 0, w.has_zeros);
+#if defined(__x86_64__)
+  const bool is_wide = w.path == CpuPath::kAvx512;
+  if (w.source_format == WeightFormat::kDense) return is_wide ? DenseKernelsAvx512(w.dtype) : DenseKernelsAvx2(w.dtype);
+  const auto int_kernels = is_wide ? IntKernelsAvx512 : IntKernelsAvx2;
+  return int_kernels(w.source_format, w.group_size != 0, w.has_zeros);
+#else
+  MILLRACE_CHECK(false, "panels are packed only where a fast path exists");
+  return {};
+#endif
 }
 
 int32_t OffsetZero(const CpuPackedWeight& w) {
