@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/app.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "server/api/api_handler.h"
+#include "server/api/server_state.h"
+#include "server/auth/api_keys.h"
+#include "server/grpc/grpc_server.h"
+#include "server/http/http_server.h"
+#include "server/load_model.h"
+#include "server/log/log.h"
+#include "server/metrics/metrics.h"
+#include "server/request_observer.h"
+
+namespace millrace {
+namespace {
+
+constexpr absl::Duration kWatchInterval = absl::Milliseconds(500);
+
+// SIGTERM and SIGINT as readable events. Blocks them for every thread started later.
+class SignalWatch {
+ public:
+  SignalWatch() {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set, nullptr);
+    descriptor_ = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    signal(SIGPIPE, SIG_IGN);
+  }
+  ~SignalWatch() { close(descriptor_); }
+  // The signal that came within the time, or 0.
+  int Wait(absl::Duration limit) {
+    pollfd poller{descriptor_, POLLIN, 0};
+    if (poll(&poller, 1, static_cast<int>(absl::ToInt64Milliseconds(limit))) <= 0) return 0;
+    signalfd_siginfo info;
+    if (read(descriptor_, &info, sizeof(info)) != sizeof(info)) return 0;
+    return static_cast<int>(info.ssi_signo);
+  }
+
+ private:
+  int descriptor_ = -1;
+};
+
+class App {
+ public:
+  explicit App(const ServeOptions& options)
+      : options_(options),
+        state_(options.served_model_names.empty() ? std::vector<std::string>{options.model}
+                                                  : options.served_model_names) {}
+
+  // Listens; the model is not there yet.
+  absl::Status Open() {
+    auto level = ParseLogLevel(options_.log_level);
+    if (!level.ok()) return level.status();
+    auto log = Log::Create(*level, options_.log_file);
+    if (!log.ok()) return log.status();
+    log_ = *std::move(log);
+    for (const std::string& key : options_.api_keys) {
+      if (absl::Status status = keys_.AddKey(key); !status.ok()) return status;
+    }
+    if (!options_.api_key_file.empty()) {
+      if (absl::Status status = keys_.AddFile(options_.api_key_file); !status.ok()) return status;
+    }
+    metrics_ = Metrics::Create({.model_name = state_.model_names().front(), .version = MillraceVersion()});
+    observer_ = MakeRequestObserver(*metrics_, options_.logs_requests ? log_.get() : nullptr);
+    handler_ = std::make_unique<ApiHandler>(
+        ApiParts{.state = state_,
+                 .keys = keys_,
+                 .metrics = *metrics_,
+                 .log = *log_,
+                 .transport_stats = [this] { return CollectTransportStats(); }},
+        ApiOptions{.version = MillraceVersion(),
+                   .keep_alive_interval = options_.keep_alive_seconds > 0 ? absl::Seconds(options_.keep_alive_seconds)
+                                                                          : absl::InfiniteDuration(),
+                   .metrics_access = options_.has_public_metrics ? MetricsAccess::kPublic : MetricsAccess::kNeedsKey,
+                   .num_workers = options_.num_workers,
+                   .logs_requests = options_.logs_requests});
+    if (absl::Status status = OpenHttp(); !status.ok()) return status;
+    return options_.grpc_port != 0 ? OpenGrpc() : absl::OkStatus();
+  }
+
+  // On the loader thread.
+  absl::Status Load() {
+    EngineOptions engine_options = options_.engine;
+    engine_options.on_step = [this](const StepStats& stats) { metrics_->OnStep(stats); };
+    const absl::Time begin = absl::Now();
+    auto engine = LoadModel(options_.model, options_.hub, std::move(engine_options), log_.get());
+    if (!engine.ok()) return engine.status();
+    engine_ = *std::move(engine);
+    metrics_->SetEngine(options_.engine, engine_->scheduler_config());
+    state_.SetGenerator(Generator::Create(*engine_, observer_.get(), {.max_logprobs = options_.max_logprobs}));
+    state_.SetHealth(EngineHealth::kReady);
+    log_->Info("ready", {{"model", state_.model_names().front()},
+                         {"load_seconds", absl::ToDoubleSeconds(absl::Now() - begin)},
+                         {"max_model_len", int64_t{engine_->scheduler_config().max_model_tokens}},
+                         {"kv_pages", int64_t{engine_->scheduler_config().num_pages}}});
+    return absl::OkStatus();
+  }
+
+  // The main thread's loop: signals and the engine's pulse.
+  int Watch(SignalWatch& signals, const absl::Notification& is_loaded, const absl::Status& load_status) {
+    while (true) {
+      const int signal_number = signals.Wait(kWatchInterval);
+      if (!is_loaded.HasBeenNotified()) {
+        if (signal_number == 0) continue;
+        log_->Info("stopped while loading", {{"signal", int64_t{signal_number}}});
+        _exit(0);  // loading cannot be interrupted, and nothing has begun
+      }
+      if (!load_status.ok()) {
+        log_->Error("cannot serve", {{"error", std::string(load_status.message())}});
+        return 1;
+      }
+      if (signal_number != 0) {
+        Drain(signals);
+        return 0;
+      }
+      if (!WatchEngine()) return 1;
+    }
+  }
+
+  // In the order in which one part uses another.
+  void Close() {
+    has_http_ = false;
+    grpc_.reset();
+    http_.reset();
+    handler_.reset();
+    state_.SetGenerator(nullptr);
+    engine_.reset();
+    if (log_) log_->Info("stopped");
+  }
+
+ private:
+  absl::Status OpenHttp() {
+    HttpServerOptions http = options_.http;
+    if (!options_.certificate_file.empty()) http.tls = TlsConfig{options_.certificate_file, options_.key_file};
+    auto server = HttpServer::Start(http, *handler_);
+    if (!server.ok()) return server.status();
+    http_ = *std::move(server);
+    has_http_ = true;
+    log_->Info("listening", {{"host", http.host},
+                             {"port", int64_t{http_->port()}},
+                             {"tls", http.tls.has_value()},
+                             {"api_keys", static_cast<int64_t>(keys_.num_keys())}});
+    return absl::OkStatus();
+  }
+
+  absl::Status OpenGrpc() {
+    GrpcServerOptions grpc{.host = options_.http.host,
+                           .port = options_.grpc_port,
+                           .num_workers = options_.num_workers,
+                           .version = MillraceVersion()};
+    if (!options_.certificate_file.empty()) grpc.tls = TlsConfig{options_.certificate_file, options_.key_file};
+    auto server =
+        GrpcServer::Start(grpc, {.state = state_, .keys = keys_, .on_rejected = [this](const absl::Status& why) {
+                                   const bool is_full = why.code() == absl::StatusCode::kResourceExhausted;
+                                   metrics_->OnRejected(is_full ? "queue_full" : "unavailable");
+                                 }});
+    if (!server.ok()) return server.status();
+    grpc_ = *std::move(server);
+    log_->Info("listening for gRPC", {{"host", grpc.host}, {"port", int64_t{grpc_->port()}}});
+    return absl::OkStatus();
+  }
+
+  bool WatchEngine() {
+    const EngineHealth before = state_.health();
+    const EngineHealth health = engine_->CheckHealth(absl::Seconds(options_.step_seconds));
+    state_.SetHealth(health);
+    if (health == before) return true;
+    if (health == EngineHealth::kStuck) log_->Error("a step does not end; its requests were failed");
+    if (health == EngineHealth::kReady) log_->Info("the engine answers again");
+    if (health != EngineHealth::kFailed) return true;
+    log_->Error("the engine is lost");
+    return false;
+  }
+
+  void Drain(SignalWatch& signals) {
+    state_.BeginDrain();
+    http_->BeginDrain();
+    if (grpc_) grpc_->BeginDrain();
+    log_->Info("draining",
+               {{"active_requests", int64_t{http_->num_active_requests()}}, {"limit_seconds", options_.drain_seconds}});
+    const absl::Time deadline = absl::Now() + absl::Seconds(options_.drain_seconds);
+    while (NumActive() > 0 && absl::Now() < deadline) {
+      if (const int again = signals.Wait(absl::Milliseconds(50)); again != 0) {
+        log_->Warning("stopped at once by a second signal");
+        _exit(128 + again);
+      }
+      WatchEngine();
+    }
+    log_->Info("drained", {{"cut_requests", int64_t{NumActive()}}});
+  }
+
+  int NumActive() const { return http_->num_active_requests() + (grpc_ ? grpc_->num_active_calls() : 0); }
+
+  TransportStats CollectTransportStats() const {
+    if (!has_http_) return {};
+    return {.num_connections = http_->num_connections(),
+            .num_active_requests = http_->num_active_requests(),
+            .num_slow_readers = http_->num_slow_readers()};
+  }
+
+  const ServeOptions options_;
+  ServerState state_;
+  ApiKeys keys_;
+  std::unique_ptr<Log> log_;
+  std::unique_ptr<Metrics> metrics_;
+  std::unique_ptr<RequestObserver> observer_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<ApiHandler> handler_;
+  std::unique_ptr<HttpServer> http_;
+  std::unique_ptr<GrpcServer> grpc_;
+  std::atomic<bool> has_http_{false};
+};
+
+}  // namespace
+
+int RunServe(const ServeOptions& options) {
+  SignalWatch signals;  // first: the mask is inherited by all threads
+  App app(options);
+  if (absl::Status status = app.Open(); !status.ok()) {
+    std::fprintf(stderr, "millrace: %s\n", std::string(status.message()).c_str());
+    app.Close();
+    return 1;
+  }
+  absl::Notification is_loaded;
+  absl::Status load_status;
+  std::thread loader([&] {
+    load_status = app.Load();
+    is_loaded.Notify();
+  });
+  const int code = app.Watch(signals, is_loaded, load_status);
+  loader.join();
+  app.Close();
+  return code;
+}
+
+const char* MillraceVersion() { return "0.1.0"; }
+
+}  // namespace millrace

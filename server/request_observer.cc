@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/request_observer.h"
+
+#include <cmath>
+
+namespace millrace {
+namespace {
+
+// Milliseconds with three digits; negative and missing times are 0.
+double Milliseconds(absl::Time from, absl::Time to) {
+  if (from == absl::InfinitePast() || to == absl::InfinitePast() || to < from) return 0;
+  return std::round(absl::ToDoubleMicroseconds(to - from)) / 1000;
+}
+
+class Observer : public RequestObserver {
+ public:
+  Observer(Metrics& metrics, Log* log) : metrics_(metrics), log_(log) {}
+
+  void OnFirstToken(const Caller&, absl::Duration since_received) override { metrics_.OnFirstToken(since_received); }
+  void OnInterTokenLatency(absl::Duration latency) override { metrics_.OnInterTokenLatency(latency); }
+
+  void OnFinished(const RequestRecord& record) override {
+    metrics_.OnFinished(record);
+    if (log_ == nullptr) return;
+    const absl::Time prefill_end = record.first_token == absl::InfinitePast() ? record.finished : record.first_token;
+    log_->Info("request", {{"request_id", record.caller.request_id},
+                           {"endpoint", record.caller.endpoint},
+                           {"tenant", record.caller.tenant.name},
+                           {"remote", record.caller.remote},
+                           {"finish_reason", FinishReasonName(record.finish)},
+                           {"choices", int64_t{record.num_choices}},
+                           {"prompt_tokens", int64_t{record.num_prompt_tokens}},
+                           {"cached_tokens", int64_t{record.num_cached_tokens}},
+                           {"generated_tokens", int64_t{record.num_generated_tokens}},
+                           {"text_ms", Milliseconds(record.caller.received, record.submitted)},
+                           {"queue_ms", Milliseconds(record.submitted, record.scheduled)},
+                           {"prefill_ms", Milliseconds(record.scheduled, prefill_end)},
+                           {"decode_ms", Milliseconds(record.first_token, record.last_token)},
+                           {"total_ms", Milliseconds(record.caller.received, record.finished)}});
+  }
+
+  void OnRejected(const Caller&, const absl::Status&) override {}
+
+ private:
+  Metrics& metrics_;
+  Log* const log_;
+};
+
+}  // namespace
+
+std::unique_ptr<RequestObserver> MakeRequestObserver(Metrics& metrics, Log* log) {
+  return std::make_unique<Observer>(metrics, log);
+}
+
+}  // namespace millrace

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// Turns what happens to requests into metrics and one log line each. Thread-safe.
+#include <memory>
+
+#include "server/api/generation.h"
+#include "server/log/log.h"
+#include "server/metrics/metrics.h"
+
+namespace millrace {
+
+// `log` null: no line per request. Both outlive the observer.
+std::unique_ptr<RequestObserver> MakeRequestObserver(Metrics& metrics, Log* log);
+
+}  // namespace millrace
