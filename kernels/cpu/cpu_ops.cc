@@ -3,18 +3,10 @@
 
 #include <utility>
 
+#include "kernels/cpu/op_functions.h"
 #include "kernels/status_macros.h"
 
 namespace millrace::cpu {
-
-void Embed(const EmbedArgs& args, const OpContext& context);
-void RmsNorm(const RmsNormArgs& args, const OpContext& context);
-void RopeAppend(const RopeAppendArgs& args, const OpContext& context);
-void Attention(const AttentionArgs& args, const OpContext& context);
-void SwiGlu(const SwiGluArgs& args, const OpContext& context);
-void GatherRows(const GatherRowsArgs& args, const OpContext& context);
-void Sample(const SampleArgs& args, const OpContext& context);
-void Logprobs(const LogprobsArgs& args, const OpContext& context);
 
 absl::StatusOr<std::unique_ptr<PackedWeight>> CpuOps::Pack(const WeightSource& source) {
   ASSIGN_OR_RETURN(std::unique_ptr<PackedWeight> packed, PackWeight(source, context_));

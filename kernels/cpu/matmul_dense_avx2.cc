@@ -2,6 +2,7 @@
 // Dense tiles with AVX2 and FMA: y[rows, 16] += x[rows, K] * W^T in float32, two vectors of 8 channels by up to 4 rows.
 // bfloat16 comes in pairs of k per 32-bit lane and becomes float32 by a shift (even k) and a mask (odd k); float16 is
 // widened on load. Limited by the two FMA pipes when rows are many, by memory when they are few.
+#if defined(__x86_64__)
 #include <immintrin.h>
 
 #include "kernels/cpu/matmul_kernels.h"
@@ -146,3 +147,4 @@ PanelKernels DenseKernelsAvx2(DType dtype) {
 }
 
 }  // namespace millrace::cpu
+#endif  // __x86_64__

@@ -3,6 +3,7 @@
 // that 24 sums, 4 weights and a broadcast fill the 32 registers. bfloat16 runs on vdpbf16ps (products and sums in
 // float32, pairs of k at once, denormals flushed); float16 is widened on load; float32 as it is. Limited by the two
 // dot-product pipes when rows are many, by memory when they are few.
+#if defined(__x86_64__)
 #include <immintrin.h>
 
 #include "kernels/cpu/matmul_kernels.h"
@@ -160,3 +161,4 @@ PanelKernels DenseKernelsAvx512(DType dtype) {
 }
 
 }  // namespace millrace::cpu
+#endif  // __x86_64__

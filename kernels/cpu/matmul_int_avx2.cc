@@ -4,6 +4,7 @@
 // nibbles are small enough for vpmaddubsw: eight steps of two products of at most 15 * 128 stay below 2^15. What the
 // unsigned form adds too much is the row's offset (see RowArgs), where sums start. Limited by the multiplier pipes when
 // rows are many, by memory when they are few.
+#if defined(__x86_64__)
 #include <immintrin.h>
 
 #include "kernels/cpu/matmul_kernels.h"
@@ -266,3 +267,4 @@ PanelKernels IntKernelsAvx2(WeightFormat format, bool is_grouped, bool has_zeros
 }
 
 }  // namespace millrace::cpu
+#endif  // __x86_64__

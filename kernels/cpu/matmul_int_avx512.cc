@@ -8,6 +8,7 @@
 // Groups: each group's exact sum is scaled and added in float32 at its end. Tiles of 2 vectors by up to 6 rows, so that
 // 12 exact and 12 float sums fit: float sums kept in memory would cost more than the broader tile saves. The two
 // multiplications per sum and group share the pipes of the products: for groups of 32 four fifths of the peak remain.
+#if defined(__x86_64__)
 #include <immintrin.h>
 
 #include "kernels/cpu/matmul_kernels.h"
@@ -306,3 +307,4 @@ PanelKernels IntKernelsAvx512(WeightFormat format, bool is_grouped, bool has_zer
 }
 
 }  // namespace millrace::cpu
+#endif  // __x86_64__

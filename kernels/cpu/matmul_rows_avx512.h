@@ -2,6 +2,7 @@
 #pragma once
 // Shared by the *_avx512.cc kernels of matmul: lane masks and the interleaving of packed activations. Everything has
 // internal linkage, because code compiled with these instructions must not be the linker's copy for other files.
+#if defined(__x86_64__)
 #include <immintrin.h>
 
 #include <cstdint>
@@ -55,3 +56,4 @@ template <int kRows, bool kTransposed>
 
 }  // namespace
 }  // namespace millrace::cpu
+#endif  // __x86_64__
