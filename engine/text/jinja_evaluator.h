@@ -56,8 +56,10 @@ class JinjaEvaluator {
   // --- values (jinja_operators.cc) ---
   absl::StatusOr<TemplateValue> Attribute(const TemplateValue& object, std::string_view name);
   absl::StatusOr<TemplateValue> Item(const TemplateValue& object, const TemplateValue& key);
-  // "a.b.0": attributes or items in turn, as the attribute= of filters means it.
-  absl::StatusOr<TemplateValue> Path(const TemplateValue& object, const TemplateValue& path);
+  // "a.b.0": attributes or items in turn, as the attribute= of filters means it; `fallback` stands for any undefined
+  // one on the way.
+  absl::StatusOr<TemplateValue> Path(const TemplateValue& object, const TemplateValue& path,
+                                     const TemplateValue* fallback = nullptr);
   absl::StatusOr<TemplateValue> Slice(const TemplateValue& object, const TemplateValue (&bounds)[3]);
   absl::StatusOr<TemplateValue> Binary(JinjaOp op, const TemplateValue& a, const TemplateValue& b);
   absl::StatusOr<bool> Compare(JinjaOp op, const TemplateValue& a, const TemplateValue& b);

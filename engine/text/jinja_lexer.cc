@@ -324,7 +324,7 @@ class Lexer {
       while (end < at + 4 && end < text_.size() && text_[end] >= '0' && text_[end] <= '7') {
         code = code * 8 + static_cast<char32_t>(text_[end++] - '0');
       }
-      AppendUtf8(code, value);
+      AppendCodePoint(code, value);
       at = end;
       return absl::OkStatus();
     }
@@ -341,7 +341,7 @@ class Lexer {
       code = code * 16 + static_cast<char32_t>(digit);
     }
     at += 2 + num_digits;
-    AppendUtf8(code, value);
+    AppendCodePoint(code, value);
     return absl::OkStatus();
   }
 

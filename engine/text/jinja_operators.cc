@@ -112,9 +112,13 @@ absl::StatusOr<TemplateValue> JinjaEvaluator::Item(const TemplateValue& object, 
   return TemplateValue::Undefined(ConcatText({ObjectName(object), " has no element ", printed.Build().view()}));
 }
 
-absl::StatusOr<TemplateValue> JinjaEvaluator::Path(const TemplateValue& object, const TemplateValue& path) {
-  if (!path.is_string()) return Item(object, path);
+absl::StatusOr<TemplateValue> JinjaEvaluator::Path(const TemplateValue& object, const TemplateValue& path,
+                                                   const TemplateValue* fallback) {
   TemplateValue value = object;
+  if (!path.is_string()) {
+    ASSIGN_OR_RETURN(value, Item(object, path));
+    return value.is_undefined() && fallback != nullptr ? *fallback : value;
+  }
   std::string_view rest = path.text();
   while (true) {
     const size_t dot = rest.find('.');
@@ -123,6 +127,7 @@ absl::StatusOr<TemplateValue> JinjaEvaluator::Path(const TemplateValue& object, 
     const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), index);
     const bool is_index = !part.empty() && error == std::errc() && end == part.data() + part.size() && index >= 0;
     ASSIGN_OR_RETURN(value, Item(value, is_index ? TemplateValue::Int(index) : TemplateValue::Trusted(part)));
+    if (value.is_undefined() && fallback != nullptr) value = *fallback;
     if (dot == rest.npos) return value;
     rest.remove_prefix(dot + 1);
   }

@@ -238,8 +238,7 @@ Result Map(Ev& evaluator, const TemplateValue& input, const JinjaArgs& args) {
     const TemplateValue* fallback = args.GetNamed("default");
     for (TemplateValue& item : items) {
       RETURN_IF_ERROR(evaluator.Charge(1));
-      ASSIGN_OR_RETURN(item, evaluator.Path(item, *attribute));
-      if (item.is_undefined() && fallback != nullptr) item = *fallback;
+      ASSIGN_OR_RETURN(item, evaluator.Path(item, *attribute, fallback));
     }
     return evaluator.NewList(std::move(items), ListKind::kIterator);
   }

@@ -58,7 +58,7 @@ Result MapCaseOf(Ev& evaluator, const TemplateValue& self, const JinjaArgs& args
   return evaluator.NewString(MapCase(self.as_string(), mapping));
 }
 
-template <CharClass char_class>
+template <TextClass char_class>
 Result IsClass(Ev& evaluator, const TemplateValue& self, const JinjaArgs& args) {
   RETURN_IF_ERROR(evaluator.Charge(static_cast<int64_t>(self.text().size() / 8)));
   return TemplateValue::Bool(IsAllOfClass(self.text(), char_class));
@@ -360,12 +360,12 @@ constexpr NamedMethod kMethods[] = {
     {"index", Find<TextEnd::kStart, OnMiss::kError>},
     {"rindex", Find<TextEnd::kEnd, OnMiss::kError>},
     {"count", Count},
-    {"isdigit", IsClass<CharClass::kDigit>},
-    {"isdecimal", IsClass<CharClass::kDigit>},
-    {"isnumeric", IsClass<CharClass::kDigit>},
-    {"isalpha", IsClass<CharClass::kAlpha>},
-    {"isalnum", IsClass<CharClass::kAlnum>},
-    {"isspace", IsClass<CharClass::kSpace>},
+    {"isdigit", IsClass<TextClass::kDigit>},
+    {"isdecimal", IsClass<TextClass::kDigit>},
+    {"isnumeric", IsClass<TextClass::kDigit>},
+    {"isalpha", IsClass<TextClass::kAlpha>},
+    {"isalnum", IsClass<TextClass::kAlnum>},
+    {"isspace", IsClass<TextClass::kSpace>},
     {"isupper", IsCase<CaseMapping::kUpper>},
     {"islower", IsCase<CaseMapping::kLower>},
     {"zfill", Pad<Padding::kZeros>},

@@ -3,6 +3,8 @@
 
 #include <unicode/uchar.h>
 
+#include "engine/text/utf8.h"
+
 namespace millrace {
 namespace {
 
@@ -30,7 +32,7 @@ void AppendUpper(char32_t c, std::string& out) {
   } else if (c == 0x149) {
     out += "\xca\xbcN";
   } else {
-    AppendUtf8(static_cast<char32_t>(u_toupper(static_cast<UChar32>(c))), out);
+    AppendCodePoint(static_cast<char32_t>(u_toupper(static_cast<UChar32>(c))), out);
   }
 }
 
@@ -45,7 +47,7 @@ void AppendMapped(char32_t c, CaseMapping mapping, std::string& out) {
         AppendUpper(c, out);
         return;
       }
-      AppendUtf8(static_cast<char32_t>(u_isUUppercase(code) ? u_tolower(code) : code), out);
+      AppendCodePoint(static_cast<char32_t>(u_isUUppercase(code) ? u_tolower(code) : code), out);
       return;
     case CaseMapping::kTitle:
     case CaseMapping::kCapitalize:
@@ -53,14 +55,14 @@ void AppendMapped(char32_t c, CaseMapping mapping, std::string& out) {
         out += "Ss";
         return;
       }
-      AppendUtf8(static_cast<char32_t>(u_totitle(code)), out);
+      AppendCodePoint(static_cast<char32_t>(u_totitle(code)), out);
       return;
     case CaseMapping::kLower:
       if (c == 0x130) {
         out += "i\xcc\x87";
         return;
       }
-      AppendUtf8(static_cast<char32_t>(u_tolower(code)), out);
+      AppendCodePoint(static_cast<char32_t>(u_tolower(code)), out);
       return;
   }
 }
@@ -124,23 +126,9 @@ size_t CharOffset(std::string_view text, size_t index) {
   return position;
 }
 
-void AppendUtf8(char32_t c, std::string& out) {
-  if (c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff)) c = 0xfffd;
-  if (c < 0x80) {
-    out += static_cast<char>(c);
-  } else if (c < 0x800) {
-    out += static_cast<char>(0xc0 | (c >> 6));
-    out += static_cast<char>(0x80 | (c & 0x3f));
-  } else if (c < 0x10000) {
-    out += static_cast<char>(0xe0 | (c >> 12));
-    out += static_cast<char>(0x80 | ((c >> 6) & 0x3f));
-    out += static_cast<char>(0x80 | (c & 0x3f));
-  } else {
-    out += static_cast<char>(0xf0 | (c >> 18));
-    out += static_cast<char>(0x80 | ((c >> 12) & 0x3f));
-    out += static_cast<char>(0x80 | ((c >> 6) & 0x3f));
-    out += static_cast<char>(0x80 | (c & 0x3f));
-  }
+void AppendCodePoint(char32_t code_point, std::string& out) {
+  const bool is_surrogate = code_point >= 0xd800 && code_point <= 0xdfff;
+  AppendUtf8(is_surrogate || code_point > 0x10ffff ? kReplacementChar : code_point, out);
 }
 
 bool IsPythonSpace(char32_t c) {
@@ -209,16 +197,16 @@ bool IsAllCased(std::string_view text, CaseMapping mapping) {
   return has_cased;
 }
 
-bool IsAllOfClass(std::string_view text, CharClass char_class) {
+bool IsAllOfClass(std::string_view text, TextClass char_class) {
   if (text.empty()) return false;
   for (size_t i = 0; i < text.size(); i += CharBytes(text, i)) {
     const char32_t c = CharAt(text, i);
     const auto code = static_cast<UChar32>(c);
     const bool is_alpha = u_isalpha(code) != 0;
     const bool is_digit = u_charDigitValue(code) >= 0;
-    const bool is_member = char_class == CharClass::kAlpha   ? is_alpha
-                           : char_class == CharClass::kDigit ? is_digit
-                           : char_class == CharClass::kAlnum ? (is_alpha || is_digit)
+    const bool is_member = char_class == TextClass::kAlpha   ? is_alpha
+                           : char_class == TextClass::kDigit ? is_digit
+                           : char_class == TextClass::kAlnum ? (is_alpha || is_digit)
                                                              : IsPythonSpace(c);
     if (!is_member) return false;
   }

@@ -22,7 +22,8 @@ char32_t CharAt(std::string_view text, size_t position);
 size_t CountChars(std::string_view text);
 // Byte position of the character with this index (the end for indices beyond). Linear unless ASCII.
 size_t CharOffset(std::string_view text, size_t index);
-void AppendUtf8(char32_t code_point, std::string& out);
+// What is no character becomes U+FFFD.
+void AppendCodePoint(char32_t code_point, std::string& out);
 bool IsPythonSpace(char32_t code_point);  // str.isspace of one character
 
 // [begin, end) of what str.strip leaves; `chars` empty: white space.
@@ -39,7 +40,7 @@ enum class CaseMapping { kUpper, kLower, kTitle, kCapitalize, kSwap };
 TemplateString MapCase(const TemplateString& text, CaseMapping mapping);
 
 bool IsAllCased(std::string_view text, CaseMapping mapping);  // str.isupper(), str.islower()
-enum class CharClass { kAlpha, kDigit, kAlnum, kSpace };
-bool IsAllOfClass(std::string_view text, CharClass char_class);  // str.isalpha() ...; false for ""
+enum class TextClass { kAlpha, kDigit, kAlnum, kSpace };
+bool IsAllOfClass(std::string_view text, TextClass char_class);  // str.isalpha() ...; false for ""
 
 }  // namespace millrace

@@ -194,6 +194,7 @@ Result Round(Ev& evaluator, const TemplateValue& input, const JinjaArgs& args) {
   if (name != "common" && name != "ceil" && name != "floor") {
     return evaluator.Error("method must be common, ceil or floor");
   }
+  if (name == "common" && !input.is_float() && precision >= 0) return TemplateValue::Int(input.integer());
   precision = std::clamp<int64_t>(precision, -300, 300);
   const double scale = std::pow(10.0, static_cast<double>(precision));
   const double value = input.number();
@@ -274,7 +275,7 @@ Result WordCount(Ev& evaluator, const TemplateValue& input, const JinjaArgs& arg
   int64_t count = 0;
   bool was_word = false;
   for (size_t at = 0; at < view.size(); at += CharBytes(view, at)) {
-    const bool is_word = view[at] == '_' || IsAllOfClass(view.substr(at, CharBytes(view, at)), CharClass::kAlnum);
+    const bool is_word = view[at] == '_' || IsAllOfClass(view.substr(at, CharBytes(view, at)), TextClass::kAlnum);
     count += is_word && !was_word ? 1 : 0;
     was_word = is_word;
   }

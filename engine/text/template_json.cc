@@ -183,7 +183,7 @@ class Parser {
         at_ = saved;
       }
     }
-    AppendUtf8(code, out);
+    AppendCodePoint(code, out);
     return absl::OkStatus();
   }
 
