@@ -171,11 +171,12 @@ absl::Status Run(const StripAccentsStep& step, TrackedText& text) {
 absl::Status Run(const CleanBertStep&, TrackedText& text) {
   RewriteChars(text, [](char32_t c, std::string& out) {
     if (c == ' ') return false;
-    if (c == '\t' || c == '\n' || c == '\r' || IsWhiteSpace(c)) {
+    const bool dropped = c == kReplacementChar || (U_MASK(u_charType(static_cast<UChar32>(c))) & U_GC_C_MASK) != 0;
+    if (c == '\t' || c == '\n' || c == '\r' || (!dropped && IsWhiteSpace(c))) {
       out = " ";
       return true;
     }
-    return c == kReplacementChar || (U_MASK(u_charType(static_cast<UChar32>(c))) & U_GC_C_MASK) != 0;
+    return dropped;
   });
   return absl::OkStatus();
 }

@@ -19,9 +19,14 @@ constexpr uint32_t kMatchLimit = 5'000'000;
 constexpr uint32_t kHeapLimitKib = 64 * 1024;
 constexpr size_t kJitStackBytes = 1024 * 1024;
 
-// White_Space: PCRE2's own \s also takes U+180E.
+// White_Space and its complement: PCRE2's own \s also takes U+180E.
 constexpr std::string_view kSpaceSet =
     R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
+constexpr std::string_view kNonSpaceSet =
+    R"(\x{0}-\x{8}\x{e}-\x{1f}\x{21}-\x{84}\x{86}-\x{9f}\x{a1}-\x{167f}\x{1681}-\x{1fff}\x{200b}-\x{2027})"
+    R"(\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{10ffff})";
+// PCRE2's own \w lacks the marks.
+constexpr std::string_view kWordSet = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
 
 bool IsHex(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
 
@@ -32,12 +37,14 @@ size_t TranslateEscape(std::string_view pattern, size_t i, bool in_class, std::s
     return 1;
   }
   const char c = pattern[i + 1];
-  if (c == 's') {
-    absl::StrAppend(&out, in_class ? "" : "[", std::string(kSpaceSet), in_class ? "" : "]");
-    return 2;
-  }
-  if (c == 'S' && !in_class) {
-    absl::StrAppend(&out, "[^", std::string(kSpaceSet), "]");
+  const std::string_view set = c == 's'               ? kSpaceSet
+                               : c == 'S' && in_class ? kNonSpaceSet
+                               : c == 'S'             ? kSpaceSet
+                               : c == 'w' || c == 'W' ? kWordSet
+                                                      : std::string_view();
+  if (!set.empty() && !(c == 'W' && in_class)) {
+    const std::string_view open = in_class ? "" : c == 'S' || c == 'W' ? "[^" : "[";
+    out.append(open).append(set).append(in_class ? "" : "]");
     return 2;
   }
   if (c == 'h') {  // a hexadecimal digit in Oniguruma, horizontal space in PCRE2

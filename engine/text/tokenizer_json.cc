@@ -3,7 +3,6 @@
 #include <absl/status/status.h>
 #include <absl/strings/str_cat.h>
 
-#include "engine/text/byte_alphabet.h"
 #include "engine/text/json_fields.h"
 #include "engine/text/tokenizer.h"
 #include "engine/text/tokenizer_json_steps.h"
@@ -103,7 +102,7 @@ class Reader {
   // [[token, score], ...]
   absl::Status ReadScoredVocab() {
     ASSIGN_OR_RETURN(const JsonArray vocab, ArrayField("model", model_, "vocab"));
-    max_id_ = MaxIdFor(SIZE_MAX / 32);
+    max_id_ = MaxIdFor(SIZE_MAX);
     for (const JsonElement& element : vocab) {
       JsonArray pair;
       std::string_view text;
@@ -213,23 +212,11 @@ class Reader {
     std::vector<std::string> bytes;
     if (options.byte_level) {
       last->to_alphabet = false;
-      ToBytes(tokens, bytes);
+      tokens = ByteTokens(tokens, bytes);
     }
     const auto num_ids = static_cast<int32_t>(vocab_.texts.size());
     parts_.model = std::make_unique<const TokenModel>(BpeModel(std::move(options), tokens, rules, num_ids));
     return absl::OkStatus();
-  }
-
-  // Rewrites the tokens' texts from the byte-level alphabet; tokens outside it can never be made and are dropped.
-  static void ToBytes(std::vector<ModelToken>& tokens, std::vector<std::string>& bytes) {
-    bytes.reserve(tokens.size());  // views point into the strings, which must not move
-    std::vector<ModelToken> kept;
-    kept.reserve(tokens.size());
-    for (const ModelToken& token : tokens) {
-      auto raw = AlphabetToBytes(token.text);
-      if (raw) kept.push_back({bytes.emplace_back(*std::move(raw)), token.id});
-    }
-    tokens = std::move(kept);
   }
 
   absl::StatusOr<std::vector<MergeRule>> ReadMerges(std::string_view prefix) {

@@ -15,10 +15,14 @@ absl::StatusOr<int32_t> KnownId(std::string_view where, const VocabBuilder& voca
 }
 
 // The ids of one special token of a template.
-absl::Status AppendSpecial(const JsonObject& specials, std::string_view name, const VocabBuilder& vocab,
+absl::Status AppendSpecial(const std::optional<JsonElement>& specials, std::string_view name, const VocabBuilder& vocab,
                            std::vector<int32_t>& out) {
   constexpr std::string_view kWhere = "post_processor TemplateProcessing";
-  const auto entry = Field(specials, name);
+  std::optional<JsonElement> entry;
+  if (specials) {
+    ASSIGN_OR_RETURN(const JsonObject by_name, AsObject("post_processor TemplateProcessing special_tokens", *specials));
+    entry = Field(by_name, name);
+  }
   if (!entry) {
     return absl::InvalidArgumentError(
         absl::StrCat(std::string(kWhere), ": '", std::string(name), "' is not among special_tokens"));
@@ -44,10 +48,7 @@ void Wrap(const std::vector<int32_t>& before, const std::vector<int32_t>& behind
 absl::Status ReadTemplate(const JsonObject& object, const VocabBuilder& vocab, TokenizerParts& parts) {
   constexpr std::string_view kWhere = "post_processor TemplateProcessing";
   ASSIGN_OR_RETURN(const JsonArray single, ArrayField(kWhere, object, "single"));
-  JsonObject specials;
-  if (const auto element = Field(object, "special_tokens")) {
-    ASSIGN_OR_RETURN(specials, AsObject("special_tokens", *element));
-  }
+  const auto specials = Field(object, "special_tokens");
   std::vector<int32_t> before;
   std::vector<int32_t> behind;
   int num_texts = 0;

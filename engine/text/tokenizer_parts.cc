@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "engine/text/byte_alphabet.h"
 #include "kernels/status_macros.h"
 
 namespace millrace {
@@ -19,7 +20,10 @@ std::string Shown(std::string_view text) { return std::string(text.substr(0, 80)
 
 }  // namespace
 
-int64_t MaxIdFor(size_t num_tokens) { return std::min<int64_t>(kMaxIds, 16 * static_cast<int64_t>(num_tokens) + 4096); }
+int64_t MaxIdFor(size_t num_tokens) {
+  const auto bounded = static_cast<int64_t>(std::min<size_t>(num_tokens, kMaxIds));
+  return std::min(kMaxIds, 16 * bounded + 4096);
+}
 
 absl::Status VocabBuilder::Add(std::string_view text, int64_t id, int64_t max_id) {
   if (id < 0 || id >= max_id) {
@@ -41,6 +45,16 @@ absl::Status VocabBuilder::Add(std::string_view text, int64_t id, int64_t max_id
   return absl::OkStatus();
 }
 
+absl::Status VocabBuilder::AddOrRepeat(std::string_view text, int32_t id) {
+  if (text.size() > kMaxTokenBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("token ", id, " has ", text.size(), " bytes"));
+  }
+  if (static_cast<size_t>(id) >= texts.size()) texts.resize(id + 1);
+  index.Insert(text, id);
+  texts[id] = text;
+  return absl::OkStatus();
+}
+
 std::vector<ModelToken> VocabBuilder::Producible(bool byte_fallback) const {
   std::vector<bool> is_control(texts.size());
   if (byte_fallback) {
@@ -57,6 +71,17 @@ std::vector<ModelToken> VocabBuilder::Producible(bool byte_fallback) const {
     }
   }
   return tokens;
+}
+
+std::vector<ModelToken> ByteTokens(const std::vector<ModelToken>& tokens, std::vector<std::string>& bytes) {
+  bytes.reserve(tokens.size());  // views point into the strings, which must not move
+  std::vector<ModelToken> kept;
+  kept.reserve(tokens.size());
+  for (const ModelToken& token : tokens) {
+    auto raw = AlphabetToBytes(token.text);
+    if (raw) kept.push_back({bytes.emplace_back(*std::move(raw)), token.id});
+  }
+  return kept;
 }
 
 std::array<int32_t, 256> ByteFallbackIds(const StringIndex& index) {

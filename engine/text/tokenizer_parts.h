@@ -5,6 +5,7 @@
 
 #include <absl/status/status.h>
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -75,6 +76,8 @@ struct VocabBuilder {
 
   // InvalidArgument when the id or the text is taken, the id is out of `max_id` or the text too long.
   absl::Status Add(std::string_view text, int64_t id, int64_t max_id);
+  // As Add for a source that numbers its tokens itself and may repeat a text: the first id keeps it.
+  absl::Status AddOrRepeat(std::string_view text, int32_t id);
   // The tokens a model may make from plain text: neither control tokens nor, with `byte_fallback`, those that stand for
   // a byte ("<0x0A>" written by a user stays text).
   std::vector<ModelToken> Producible(bool byte_fallback) const;
@@ -85,6 +88,10 @@ int64_t MaxIdFor(size_t num_tokens);
 
 // Fills the look-up tables of `parts` from the vocabulary. Errors as Normalize (of added tokens' contents).
 absl::Status FinishParts(const VocabBuilder& vocab, TokenizerParts& parts);
+
+// Rewrites tokens from the byte-level alphabet to raw bytes, kept in `bytes`. Tokens outside the alphabet can never be
+// made from text and are dropped.
+std::vector<ModelToken> ByteTokens(const std::vector<ModelToken>& tokens, std::vector<std::string>& bytes);
 
 // The ids of "<0x00>" to "<0xFF>", -1 where absent.
 std::array<int32_t, 256> ByteFallbackIds(const StringIndex& index);
