@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// A gRPC server over the echo engine on a port of its own, and channels to it. Test thread only.
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "proto/kserve/v2/inference.grpc.pb.h"
+#include "proto/millrace/v1/inference.grpc.pb.h"
+#include "server/grpc/grpc_server.h"
+#include "tests/server/echo_engine.h"
+
+namespace millrace {
+
+struct GrpcFixture {
+  explicit GrpcFixture(GrpcServerOptions options = {}, ApiKeys given_keys = {},
+                       const SchedulerConfig& config = EchoEngine::DefaultConfig())
+      : keys(std::move(given_keys)), engine(config) {
+    options.host = "127.0.0.1";
+    options.port = 0;
+    options.version = "1.2.3";
+    options.limits.health_interval = absl::Milliseconds(10);
+    generator = Generator::Create(engine, nullptr, {});
+    state.SetGenerator(generator);
+    state.SetHealth(EngineHealth::kReady);
+    server = GrpcServer::Start(options, {.state = state, .keys = keys, .on_rejected = nullptr}).value();
+    channel = Connect(grpc::InsecureChannelCredentials());
+    inference = v1::Inference::NewStub(channel);
+    kserve = inference::GRPCInferenceService::NewStub(channel);
+  }
+  ~GrpcFixture() { server.reset(); }
+
+  std::shared_ptr<grpc::Channel> Connect(const std::shared_ptr<grpc::ChannelCredentials>& credentials) const {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a connection of its own
+    return grpc::CreateCustomChannel("localhost:" + std::to_string(server->port()), credentials, arguments);
+  }
+
+  ApiKeys keys;
+  EchoEngine engine;
+  std::shared_ptr<Generator> generator;
+  ServerState state{{"echo", "parrot"}};
+  std::unique_ptr<GrpcServer> server;
+  std::shared_ptr<grpc::Channel> channel;
+  std::unique_ptr<v1::Inference::Stub> inference;
+  std::unique_ptr<inference::GRPCInferenceService::Stub> kserve;
+};
+
+// A context that cannot hang a test.
+struct Context : grpc::ClientContext {
+  explicit Context(absl::Duration timeout = absl::Seconds(30)) {
+    set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+  }
+};
+
+}  // namespace millrace
