@@ -2,7 +2,6 @@
 // Attributes, items and slices, and comparison of values as Python does them.
 #include <algorithm>
 #include <charconv>
-#include <cstring>
 
 #include "engine/text/jinja_evaluator.h"
 #include "engine/text/jinja_text.h"
@@ -194,7 +193,7 @@ absl::StatusOr<bool> JinjaEvaluator::Contains(const TemplateValue& container, co
     }
     const std::string_view text = container.text(), part = item.text();
     RETURN_IF_ERROR(Charge(static_cast<int64_t>(text.size() / 256)));
-    return part.empty() || memmem(text.data(), text.size(), part.data(), part.size()) != nullptr;
+    return FindText(text, part, 0) != text.npos;
   }
   if (container.is_dict()) return container.as_dict().Find(item) != nullptr;
   if (container.is_list()) {

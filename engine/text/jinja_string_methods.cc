@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The methods of Python's str that templates call. Pieces keep their origin.
 #include <algorithm>
-#include <cstring>
 
 #include "engine/text/jinja_evaluator.h"
 #include "engine/text/jinja_format.h"
@@ -14,14 +13,6 @@ namespace {
 
 using Result = absl::StatusOr<TemplateValue>;
 using Ev = JinjaEvaluator;
-
-size_t FindText(std::string_view text, std::string_view part, size_t from) {
-  if (from > text.size()) return text.npos;
-  if (part.empty()) return from;
-  // memmem is linear in the worst case, string_view::find is not.
-  const void* found = memmem(text.data() + from, text.size() - from, part.data(), part.size());
-  return found == nullptr ? text.npos : static_cast<size_t>(static_cast<const char*>(found) - text.data());
-}
 
 absl::Status ChargeScan(Ev& evaluator, std::string_view text) {
   return evaluator.Charge(static_cast<int64_t>(text.size() / 64));

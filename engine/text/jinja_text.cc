@@ -3,6 +3,8 @@
 
 #include <unicode/uchar.h>
 
+#include <cstring>
+
 #include "engine/text/utf8.h"
 
 namespace millrace {
@@ -78,6 +80,13 @@ std::string ConcatText(std::initializer_list<std::string_view> pieces) {
   std::string out;
   for (const std::string_view piece : pieces) out += piece;
   return out;
+}
+
+size_t FindText(std::string_view text, std::string_view part, size_t from) {
+  if (from > text.size() || part.size() > text.size() - from) return text.npos;
+  if (part.empty()) return from;
+  const void* found = memmem(text.data() + from, text.size() - from, part.data(), part.size());
+  return found == nullptr ? text.npos : static_cast<size_t>(static_cast<const char*>(found) - text.data());
 }
 
 bool IsAscii(std::string_view text) {

@@ -14,6 +14,9 @@ namespace millrace {
 
 std::string ConcatText(std::initializer_list<std::string_view> pieces);
 
+// As text.find(part, from), but linear in the worst case.
+size_t FindText(std::string_view text, std::string_view part, size_t from);
+
 bool IsAscii(std::string_view text);
 // Bytes of the character at `position`: 1..4. REQUIRES: position < text.size().
 size_t CharBytes(std::string_view text, size_t position);
