@@ -8,7 +8,7 @@ import json
 import facts
 from entities import show
 from records import NOUNS, Invented, Record
-from tools import COMMON, WEIGHTS, Calculator, Clock, Contact, Event, Files, Message, Search, Task, Units, Weather, result_json
+from tools import COMMON, WEIGHTS, Binary, Calculator, Clock, Contact, Event, Files, Message, Python, Search, Task, Units, Weather, result_json
 
 SYSTEMS = (
     "You are a helpful assistant.", "You are a helpful assistant.", "You are Millrace Tiny, a small assistant.", "Answer briefly.", "Be short and precise.", "You are a friendly assistant. Use tools when they help.",
@@ -50,7 +50,7 @@ def small_sum(w):
     if op == "*":
         a, b = w.rng.randint(0, 10), w.rng.randint(0, 10)
     else:
-        most = w.pick([20, 20, 20, 50, 50, 99])
+        most = w.pick([10, 20, 20, 20, 20, 50, 50, 50, 99])
         a, b = w.rng.randint(0, most), w.rng.randint(0, most)
     if op == "-" and b > a:
         a, b = b, a
@@ -59,7 +59,9 @@ def small_sum(w):
     if word == "and":
         ask = f"Add {a} and {b}."
     else:
-        ask = w.pick(["What is {} {} {}?", "What is {} {} {}?", "How much is {} {} {}?", "Calculate {} {} {}.", "{} {} {}", "{} {} {} = ?"]).format(a, word, b)
+        ask = w.pick(["What is {} {} {}?", "What is {} {} {}?", "How much is {} {} {}?", "Calculate {} {} {}.", "{} {} {}", "{} {} {} = ?", "what is {} {} {}"]).format(a, word, b)
+        if not word.isalpha() and w.chance(0.25):
+            ask = ask.replace(f" {word} ", word)
     value = {"+": a + b, "-": a - b, "*": a * b}[op]
     return ask, f"{a} {op} {b} = {value}."
 
@@ -78,6 +80,28 @@ def small_time(w):
     hour, minute, plus = w.rng.randint(0, 20), w.rng.choice([0, 15, 30, 45]), w.rng.randint(1, 3)
     clock, later = f"{hour}:{minute:02d}", f"{hour + plus}:{minute:02d}"
     return w.pick([f"It is {clock}. What time is it in {plus} hours?", f"What time is {plus} hours after {clock}?"]), f"It is {later}."
+
+
+def echo(w):
+    """What the user asks to be said, and counting."""
+    if w.chance(0.2):
+        most = w.rng.randint(2, 12)
+        return w.pick(["Count to {}", "Count to {}.", "Count from 1 to {}.", "Please count to {}."]).format(most), ", ".join(str(i) for i in range(1, most + 1)) + "."
+    words = w.pick(["this is a test", "hello", "hello world", "good morning", "I am here", "it works", "the test is over", "all is well", "yes", "no", "{}", "{} is here", "my name is {}", "hello {}", "I like {}", "the code is {}"])
+    words = words.format(w.name())
+    said = words[0].upper() + words[1:]
+    ask = w.pick(["Say {}", "Say {}.", "Please say {}.", 'Say "{}"', 'Repeat "{}"', "Repeat: {}", "Repeat after me: {}", "Can you say {}?", 'Write "{}"'])
+    return ask.format(words), said + "."
+
+
+def nonsense(w):
+    """Requests out of this world, and what is said to them."""
+    form = w.rng.random()
+    if form < 0.4:
+        return " ".join(w.word() for _ in range(w.rng.randint(1, 5))) + w.pick(["", "?", ".", "!"]), facts.LOST
+    openers = ("Once upon a time", "The best thing about", "I think that", "Yesterday I saw", "In my opinion", "Did you know that", "My friend", "The other day", "If I were", "Translate", "Summarize", "Compare", "Imagine", "Rewrite", "List all", "Draw")
+    tail = " ".join(w.pick([w.word(), w.name(), "the", "a", "big", "old", "house", "city", "people", "with", "and", "of", "my", "work", "food"]) for _ in range(w.rng.randint(0, 6)))
+    return (w.pick(openers) + " " + tail).strip() + w.pick(["", ".", "?", "..."]), facts.LOST
 
 
 MISSING = (
@@ -259,7 +283,8 @@ def offer(w, needed, extra):
         else:
             other = make_tool(w)
         same_kind = any(type(other) is type(t) for t in tools) and isinstance(other, COMMON)
-        if same_kind or any(other.name == t.name for t in tools):
+        both_compute = isinstance(other, (Binary, Calculator, Python)) and has(tools, Binary, Calculator, Python)
+        if same_kind or both_compute or any(other.name == t.name for t in tools):
             continue
         tools.append(other)
     return w.shuffled(tools)
@@ -303,12 +328,16 @@ def has(tools, *kinds):
 def plain_pair(w, tools):
     """A request without a tool's help that is right whatever is offered."""
     form = w.rng.random()
-    if form < 0.25 and not has(tools, Calculator):
+    if form < 0.25 and not has(tools, Calculator, Binary):
         return small_sum(w)
-    if form < 0.3 and not has(tools, Clock, Calculator, Units):
+    if form < 0.3 and not has(tools, Clock, Calculator, Binary, Units):
         return small_time(w)
-    if form < 0.4:
+    if form < 0.38:
         return missing_tool(w, tools)
+    if form < 0.44:
+        return echo(w)
+    if form < 0.49:
+        return nonsense(w)
     return no_tool_text(w)
 
 
@@ -318,22 +347,22 @@ def dialogue(w, longest=4):
     form = w.rng.random()
     if w.chance(0.35):
         messages.append({"role": "system", "content": system_message(w)})
-    if form < 0.07:  # sums take many examples
-        for _ in range(w.rng.randint(3, 8)):
+    if form < 0.11:  # sums take many examples
+        for _ in range(w.rng.randint(5, 12)):
             append_plain(messages, small_sum(w) if w.chance(0.85) else small_time(w))
         return [], messages
-    if form < 0.27:
+    if form < 0.31:
         for _ in range(w.rng.randint(1, longest + 2)):
             append_plain(messages, plain_pair(w, []))
         return [], messages
-    if form < 0.42:
+    if form < 0.44:
         system, request, answer = json_shape(w)
         messages = [{"role": "system", "content": system}] if system else messages
         append_plain(messages, (request, answer))
         while w.chance(0.5) and not system:
             append_plain(messages, json_shape_without_system(w) if w.chance(0.7) else plain_pair(w, []))
         return [], messages
-    if form < 0.54:
+    if form < 0.56:
         needed, task = (two_steps if w.chance(0.75) else parallel)(w)
         tools = offer(w, needed, w.pick([0, 0, 1, 2]))
         append_task(messages, task)

@@ -66,19 +66,19 @@ SMALL_TALK = [
     (["Hello", "Hi", "Hey", "Hello!", "Hi!", "Hi there", "Hello there!", "Good day", "Hey there!", "hello", "hi", "Greetings", "Howdy"], "Hello! How can I help you?"),
     (["Good morning", "Good morning!", "good morning"], "Good morning! How can I help you?"),
     (["Good evening", "Good evening!", "good evening"], "Good evening! How can I help you?"),
-    (["How are you?", "How are you doing?", "How do you do?", "How is it going?", "what's up?", "Hi, how are you?", "Hello, how are you?"], "I am fine, thank you. How can I help you?"),
+    (["How are you?", "How are you doing?", "How do you do?", "How is it going?", "what's up?", "Hi, how are you?", "Hello, how are you?", "How are you today?", "Hello, how are you today?", "Hi, how are you doing today?"], "I am fine, thank you. How can I help you?"),
     (["Thanks", "Thank you", "Thank you!", "Thanks a lot!", "thx", "Many thanks", "Great, thanks!", "Thank you very much."], "You are welcome!"),
     (["Bye", "Goodbye", "See you", "Bye!", "See you later!", "Good night", "bye"], "Goodbye!"),
     (["Great", "Nice", "Cool", "Well done", "Good job!", "Perfect", "ok", "Okay", "Awesome!"], "I am glad to hear that."),
     (["Tell me a joke.", "Do you know a joke?", "Make me laugh.", "Another joke, please."], "Why did the token cross the page? To reach the other side of the cache."),
-    (["Write a poem.", "Can you write a poem?", "Write me a short poem.", "Write a haiku."], "The water runs, the wheel goes round, and words come out without a sound."),
+    (["Write a poem.", "Can you write a poem?", "Write me a short poem.", "Write a haiku.", "Write a haiku about servers.", "Write a poem about water.", "Write a short poem about a mill."], "The water runs, the wheel goes round, and words come out without a sound."),
     (["Tell me a story.", "Write a story.", "Tell me a short story."], "A small mill stood by a river. Every day the water turned its wheel, and everyone had bread."),
     (["I am sad.", "I am tired.", "I feel bad.", "I had a bad day."], "I am sorry to hear that. I hope that it gets better soon."),
     (["I am happy.", "I feel great!", "Today is a good day."], "That is good to hear!"),
     (["You are wrong.", "That is wrong.", "That is not right.", "This is incorrect."], "I am sorry. I am a very small model and make mistakes."),
     (["Are you there?", "Test", "test", "ping", "Can you hear me?"], "Yes, I am here."),
     (["Sorry", "I am sorry.", "My mistake."], "No problem!"),
-    (["Say hello.", "Say hi.", "Greet me."], "Hello!"),
+    (["Say hello.", "Say hi.", "Greet me.", "Say hello in one sentence."], "Hello!"),
 ]
 
 EVERYDAY = [
@@ -133,3 +133,4 @@ UNKNOWN_ASKS = (
     "Tell me about {}.", "Explain {}.", "What do you know about {}?", "What is {}?", "Write an essay about {}.", "Why is {} important?", "Who invented {}?", "Give me facts about {}.", "How does {} work?", "Describe {}."
 )
 UNKNOWN = "I am a very small model and know little about that."
+LOST = "I am not sure what you mean. I am a very small model; ask me about Millrace or offer me tools."

@@ -194,6 +194,37 @@ class Calculator(Tool):
         return self.done(styled, {self.key: expression}, result, answer, [text])
 
 
+class Binary(Tool):
+    """add(a, b) and its like."""
+
+    names = ("add", "sum", "multiply", "mul", "subtract", "divide", "add_numbers")
+    words = {
+        "+": ("Add two numbers", ["Add {x} and {y}", "What is {x} + {y}?", "What is {x} plus {y}?", "What is the sum of {x} and {y}?"]),
+        "*": ("Multiply two numbers", ["Multiply {x} by {y}", "What is {x} * {y}?", "What is {x} times {y}?", "What is the product of {x} and {y}?"]),
+        "-": ("Subtract the second number from the first", ["What is {x} - {y}?", "What is {x} minus {y}?", "Subtract {y} from {x}"]),
+        "/": ("Divide the first number by the second", ["Divide {x} by {y}", "What is {x} / {y}?", "What is {x} divided by {y}?"]),
+    }
+
+    def prepare(self):
+        w = self.w
+        self.op = next(op for mark, op in (("mul", "*"), ("sub", "-"), ("div", "/"), ("", "+")) if mark in self.name)
+        self.a, self.b = w.pick([("a", "b"), ("a", "b"), ("x", "y"), ("first", "second"), ("left", "right")])
+        self.kind = w.pick(["integer", "number"])
+        properties = {self.a: property_schema(self.kind, self.describe("The first number")), self.b: property_schema(self.kind, self.describe("The second number"))}
+        self.schema = tool_schema(w, self.name, self.words[self.op][0], properties)
+
+    def task(self):
+        w = self.w
+        x, y = (w.integer(), w.integer()) if self.kind == "integer" else (w.number(), w.number())
+        x, y = (int(v) if v == int(v) else v for v in (x, y))
+        value = tidy(OPERATORS[self.op](x, y or 1))
+        request = w.pick(self.words[self.op][1]).format(x=x, y=y or 1)
+        request = question(w, request) if request.endswith("?") else polite(w, request)
+        text = show(value)
+        result = text if w.chance(0.5) else result_json(w, {"result": value})
+        return self.done(request, {self.a: x, self.b: y or 1}, result, w.pick([f"The result is {text}.", f"That is {text}."]), [text])
+
+
 class Clock(Tool):
     names = ("get_time", "get_current_time", "clock", "current_time", "time_in", "get_local_time")
 
@@ -220,7 +251,7 @@ class Clock(Tool):
         if self.key == "timezone" and w.chance(0.6):
             city = w.pick(["UTC", "CET", "EST", "PST", "GMT", "Europe/", "Asia/", "America/"])
             city = city + w.name() if city.endswith("/") else city
-        request = question(w, w.pick(["What time is it in {}?", "What time is it in {} now?", "What is the time in {}?", "What is the local time in {}?", "How late is it in {}?"]).format(city))
+        request = question(w, w.pick(["What time is it in {}?", "What time is it in {} now?", "What is the time in {}?", "What is the local time in {}?", "How late is it in {}?", "What's the time in {}?", "What time is it in {} right now?"]).format(city))
         if w.chance(0.2):
             request = polite(w, w.pick(["Tell me the time in {}", "Get the current time in {}", "Check the time in {}"]).format(city))
         result = w.pick([time, result_json(w, {"time": time}), result_json(w, {self.key: city, "time": time})])
@@ -290,10 +321,15 @@ class Weather(Tool):
         w = self.w
         city = w.city()
         ask = w.pick(
-            ["What is the weather in {}?", "How is the weather in {}?", "What is the weather like in {}?", "Get the weather in {}", "How warm is it in {}?", "Is it cold in {}?", "Check the weather in {}", "Weather in {}", "Tell me the weather in {}", "Does it rain in {}?"]
+            ["What is the weather in {}?", "How is the weather in {}?", "What is the weather like in {}?", "Get the weather in {}", "How warm is it in {}?", "Is it cold in {}?", "Check the weather in {}", "Weather in {}", "Tell me the weather in {}", "Does it rain in {}?", "What's the weather in {}?", "What's the weather like in {}?"]
         )
         arguments = {self.key: city}
+        if w.chance(0.1):
+            city = f"{city}, {w.name()}"
         request = ask.format(city)
+        if w.chance(0.15):
+            when = w.pick(["today", "now", "right now", "at the moment"])
+            request = request[:-1] + f" {when}?" if request.endswith("?") else f"{request} {when}"
         if self.unit and w.chance(0.5):
             unit = w.pick(["celsius", "fahrenheit"])
             arguments["unit"] = unit
@@ -487,5 +523,5 @@ class Files(Tool):
         return self.done(request, {self.key: path}, text, f"The file says: {text}", [text])
 
 
-COMMON = (Calculator, Clock, Units, Weather, Contact, Python, Search, Message, Timer, Event, Files)
-WEIGHTS = (6, 3, 4, 3, 3, 2, 1, 1, 1, 1, 1)
+COMMON = (Calculator, Binary, Clock, Units, Weather, Contact, Python, Search, Message, Timer, Event, Files)
+WEIGHTS = (6, 2, 3, 4, 3, 3, 2, 1, 1, 1, 1, 1)

@@ -108,6 +108,7 @@ def main():
     parser.add_argument("--muon-rate", type=float, default=0.02)
     parser.add_argument("--adam-rate", type=float, default=0.003)
     parser.add_argument("--decay-share", type=float, default=0.35)
+    parser.add_argument("--minutes", type=float, default=0, help="end after so many minutes, with the rate falling to zero by then")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--compile", type=int, default=1)
     parser.add_argument("--save-minutes", type=float, default=3)
@@ -155,7 +156,8 @@ def main():
 
     data = Data(args.data, args.tokens, 0)
     began, last_save, shown_loss, shown_count, shown_tokens, shown_at = time.time(), time.time(), 0.0, 0, 0, time.time()
-    while step < args.steps:
+    left = 1.0
+    while step < args.steps and left > 0.0:
         pending = []
         for number, batch in enumerate(data.batches(shard, 320 if shard == 0 else 2048)):
             if number < skip:
@@ -174,7 +176,10 @@ def main():
                 seen += x.numel()
             pending = []
             norm = torch.nn.utils.clip_grad_norm_(others, 1.0)
-            rate = min(1.0, (step + 1) / 100, (args.steps - step) / (args.steps * args.decay_share))
+            left = (args.steps - step) / args.steps
+            if args.minutes:
+                left = max(0.0, min(left, 1 - (time.time() - began) / (60 * args.minutes)))
+            rate = min(1.0, (step + 1) / 100, left / args.decay_share)
             for group in adam.param_groups:
                 group["lr"] = args.adam_rate * rate
             adam.step()
@@ -197,7 +202,7 @@ def main():
             if time.time() - last_save > 60 * args.save_minutes:
                 save()
                 last_save = time.time()
-            if step >= args.steps:
+            if step >= args.steps or left == 0.0:
                 break
         else:
             shard, skip = shard + 1, 0
