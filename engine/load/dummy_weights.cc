@@ -4,8 +4,6 @@
 #include <cmath>
 #include <functional>
 
-#include "engine/load/assemble.h"
-
 namespace millrace {
 namespace {
 
@@ -28,19 +26,25 @@ class DummyTensors final : public TensorSource {
  public:
   explicit DummyTensors(uint64_t seed) : seed_(seed) {}
 
+  bool Has(const std::string& /*name*/) const override { return true; }
+
   absl::StatusOr<MatrixRows> Matrix(const std::string& name, int64_t n, int64_t k) override {
     const uint64_t base = HashName(name, seed_);
     // Uniform in +-sqrt(3/K): variance 1/K.
     const float scale = std::sqrt(3.0f / static_cast<float>(k)) / 32768.0f;
-    return MatrixRows{.n = n, .k = k, .read = [base, scale, k](int64_t row, float* out) {
-                        uint64_t state = Scramble(base ^ static_cast<uint64_t>(row));
-                        for (int64_t i = 0; i < k; i += 4) {
-                          state = Scramble(state);
-                          for (int64_t j = 0; j < 4 && i + j < k; ++j) {
-                            out[i + j] = static_cast<float>(static_cast<int16_t>(state >> (16 * j))) * scale;
-                          }
-                        }
-                      }};
+    return MatrixRows{.n = n,
+                      .k = k,
+                      .read =
+                          [base, scale, k](int64_t row, float* out) {
+                            uint64_t state = Scramble(base ^ static_cast<uint64_t>(row));
+                            for (int64_t i = 0; i < k; i += 4) {
+                              state = Scramble(state);
+                              for (int64_t j = 0; j < 4 && i + j < k; ++j) {
+                                out[i + j] = static_cast<float>(static_cast<int16_t>(state >> (16 * j))) * scale;
+                              }
+                            }
+                          },
+                      .stored = {}};
   }
   absl::StatusOr<std::vector<float>> Vector(const std::string& name, int64_t n) override {
     const bool is_bias = name.size() > 5 && name.compare(name.size() - 5, 5, ".bias") == 0;
@@ -53,9 +57,6 @@ class DummyTensors final : public TensorSource {
 
 }  // namespace
 
-absl::StatusOr<ModelWeights> MakeDummyWeights(const ModelInfo& info, const LoadOptions& options, Device& device) {
-  DummyTensors tensors(options.dummy_seed);
-  return AssembleWeights(info, options, tensors, device);
-}
+std::unique_ptr<TensorSource> MakeDummyTensors(uint64_t seed) { return std::make_unique<DummyTensors>(seed); }
 
 }  // namespace millrace

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// Weights of a Hugging Face directory: one or several safetensors files. Loading thread.
-#include <string>
+// The tensors of a Hugging Face directory: floats, GPTQ and AWQ 4-bit matrices, and our own int8 and int4. Loading
+// thread.
+#include <memory>
 
 #include "absl/status/statusor.h"
-#include "engine/load/model_weights.h"
+#include "engine/load/tensor_source.h"
 
 namespace millrace {
 
-// InvalidArgument lists missing tensors or names one whose shape or dtype does not fit.
-absl::StatusOr<ModelWeights> LoadHfWeights(const ModelInfo& info, const LoadOptions& options, Device& device);
-// Identity of the weights for caches: FNV-1a over file names, sizes, headers and samples of the data.
-absl::StatusOr<uint64_t> FingerprintHfWeights(const std::string& dir);
+// Errors as of OpenHfFiles.
+absl::StatusOr<std::unique_ptr<TensorSource>> OpenHfTensors(const ModelInfo& info);
 
 }  // namespace millrace

@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "engine/load/weight_formats.h"
+#include "engine/load/weight_plan.h"
 #include "engine/run/model.h"
 #include "kernels/status_macros.h"
 
@@ -29,22 +29,6 @@ absl::StatusOr<DType> ParseKvDtype(const std::string& name) {
       absl::StrCat("--kv-cache-dtype ", name, " is not one of auto, float32, float16, bfloat16, int8"));
 }
 
-size_t WeightBytes(const ModelInfo& info, const WeightFormats& formats, const Ops& ops) {
-  const auto packed = [&](const WeightKind& kind, int64_t n, int64_t k) {
-    return ops.PackedBytes(kind.format, kind.dtype, n, k, kind.GroupFor(k));
-  };
-  const int64_t q = static_cast<int64_t>(info.num_heads) * info.head_dim;
-  const int64_t kv = static_cast<int64_t>(info.num_kv_heads) * info.head_dim;
-  const size_t layer =
-      packed(formats.linear, q + 2 * kv, info.hidden_dim) + packed(formats.linear, info.hidden_dim, q) +
-      packed(formats.linear, 2 * static_cast<int64_t>(info.ffn_dim), info.hidden_dim) +
-      packed(formats.linear, info.hidden_dim, info.ffn_dim) + static_cast<size_t>(4 * info.hidden_dim) * sizeof(float);
-  const size_t embedding =
-      static_cast<size_t>(info.vocab_tokens) * static_cast<size_t>(info.hidden_dim) * DTypeBytes(formats.embedding);
-  return static_cast<size_t>(info.num_layers) * layer + packed(formats.lm_head, info.vocab_tokens, info.hidden_dim) +
-         embedding;
-}
-
 absl::Status TooLittle(const MemoryPlan& plan, size_t needed_kv_bytes) {
   return absl::ResourceExhaustedError(absl::StrCat(
       "the model does not fit: weights ", Bytes(plan.weight_bytes), ", activations and workspace ",
@@ -62,11 +46,13 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelInfo& info, const LoadOptions& 
                   .page_tokens = options.page_tokens,
                   .max_step_tokens = options.max_step_tokens,
                   .max_sequences = options.max_sequences};
-  ASSIGN_OR_RETURN(const WeightFormats formats, ChooseWeightFormats(info, load));
+  ASSIGN_OR_RETURN(const WeightMemory weights, PlanWeights(info, load, ops));
   ASSIGN_OR_RETURN(plan.kv_dtype, ParseKvDtype(options.kv_cache_dtype));
   plan.budget_bytes = static_cast<size_t>(static_cast<double>(options.available_bytes) * options.utilization);
   plan.max_logit_rows = std::min(kMaxLogitRows, options.max_step_tokens);
-  plan.weight_bytes = WeightBytes(info, formats, ops);
+  plan.weight_bytes = weights.num_bytes;
+  plan.scratch_bytes = weights.largest_bytes;
+  plan.num_requantized = weights.num_requantized;
   plan.page_bytes = KvPageBytes(info, plan.page_tokens, plan.kv_dtype);
   const int32_t wanted_tokens = options.max_model_tokens > 0 ? options.max_model_tokens : info.max_positions;
   if (wanted_tokens > info.max_positions) {
@@ -81,6 +67,8 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelInfo& info, const LoadOptions& 
   plan.workspace_bytes = ops.WorkspaceBytes(std::max(plan.max_step_tokens, plan.max_logit_rows), max_inputs);
 
   const size_t fixed = plan.weight_bytes + plan.activation_bytes + plan.workspace_bytes;
+  // Pages are allocated after the weights, so that what building them took is free again by then.
+  if (plan.weight_bytes + plan.scratch_bytes > plan.budget_bytes) return TooLittle(plan, plan.page_bytes);
   const int64_t pages_a_sequence = (wanted_tokens + plan.page_tokens - 1) / plan.page_tokens;
   const size_t left = plan.budget_bytes > fixed ? plan.budget_bytes - fixed : 0;
   const int64_t affordable = static_cast<int64_t>(left / plan.page_bytes);
@@ -109,7 +97,11 @@ std::string FormatMemoryPlan(const MemoryPlan& plan) {
       kv_tokens, " tokens; ", kv_tokens / plan.max_model_tokens, " sequences of ", plan.max_model_tokens, ")\n",
       "  activations  ", Bytes(plan.activation_bytes), "  (", plan.max_step_tokens, " tokens a step)\n",
       "  workspace    ", Bytes(plan.workspace_bytes), "\n", "  total        ", Bytes(plan.total_bytes()), " of ",
-      Bytes(plan.budget_bytes), " allowed, ", Bytes(plan.available_bytes), " available\n");
+      Bytes(plan.budget_bytes), " allowed, ", Bytes(plan.available_bytes), " available\n",
+      plan.num_requantized > 0 ? absl::StrCat("  note: ", plan.num_requantized,
+                                              " matrices cannot be kept as the checkpoint stores them (activation "
+                                              "order or odd groups) and become int8\n")
+                               : std::string());
 }
 
 ModelLimits ToModelLimits(const MemoryPlan& plan) {

@@ -24,6 +24,8 @@ struct RopeParams {
   double beta_slow = 1.0;             // yarn
   double attention_factor = 0;        // yarn; 0: 0.1 ln(factor) + 1
   bool interleaved = false;           // GGUF's llama layout
+  // [D/2] each frequency is divided by its own number, after the scaling above; empty: none (GGUF's rope_freqs).
+  std::vector<float> frequency_divisors;
 };
 
 // How a checkpoint's linear weights are stored already (GPTQ, AWQ), from quantization_config.
@@ -33,6 +35,7 @@ struct CheckpointQuantization {
   int group_size = 0;
   bool is_symmetric = true;
   bool uses_activation_order = false;  // GPTQ desc_act
+  bool has_true_zeros = false;         // GPTQ: zero points stored as they are (gptq_v2), not less one
 };
 
 struct ModelInfo {
@@ -57,7 +60,8 @@ struct ModelInfo {
   int32_t window_tokens = 0;  // sliding window, 0: none
   RopeParams rope;
   CheckpointQuantization quantization;
-  std::string dtype_name;  // torch_dtype of the checkpoint
+  std::string dtype_name;    // torch_dtype of the checkpoint
+  std::string weights_name;  // how its weights are stored, for people: "GGUF Q4_0", "GPTQ int4", "bfloat16"
   std::vector<int32_t> eos_token_ids;
   std::optional<int32_t> bos_token_id;
   std::optional<int32_t> pad_token_id;

@@ -5,11 +5,14 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "engine/load/assemble.h"
 #include "engine/load/dummy_weights.h"
 #include "engine/load/hf_config.h"
+#include "engine/load/hf_files.h"
 #include "engine/load/hf_weights.h"
+#include "engine/load/mapped_file.h"
 #include "engine/load/model_weights.h"
-#include "engine/load/safetensors.h"
+#include "engine/load/tensor_source.h"
 #include "kernels/status_macros.h"
 
 namespace millrace {
@@ -44,14 +47,20 @@ absl::StatusOr<ModelInfo> ReadModelInfo(const std::string& path, const LoadOptio
   const fs::path cleaned = fs::path(path).lexically_normal();
   info->name = (cleaned.has_filename() ? cleaned : cleaned.parent_path()).filename().string();
   if (options.load_format != "dummy") {
-    ASSIGN_OR_RETURN(info->weights_fingerprint, FingerprintHfWeights(path));
+    ASSIGN_OR_RETURN(const std::vector<std::string> paths, HfWeightPaths(path));
+    ASSIGN_OR_RETURN(info->weights_fingerprint, FingerprintFiles(paths));
   }
   return info;
 }
 
+absl::StatusOr<std::unique_ptr<TensorSource>> OpenTensors(const ModelInfo& info, const LoadOptions& options) {
+  if (options.load_format == "dummy") return MakeDummyTensors(options.dummy_seed);
+  return OpenHfTensors(info);
+}
+
 absl::StatusOr<ModelWeights> LoadWeights(const ModelInfo& info, const LoadOptions& options, Device& device) {
-  if (options.load_format == "dummy") return MakeDummyWeights(info, options, device);
-  return LoadHfWeights(info, options, device);
+  ASSIGN_OR_RETURN(const std::unique_ptr<TensorSource> tensors, OpenTensors(info, options));
+  return AssembleWeights(info, options, *tensors, device);
 }
 
 }  // namespace millrace

@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/load/safetensors.h"
 
-#include <fcntl.h>
 #include <simdjson.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
-#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -81,24 +76,6 @@ absl::Status CheckNoOverlap(const TensorMap& tensors) {
 }
 
 }  // namespace
-
-absl::StatusOr<std::shared_ptr<MappedFile>> MappedFile::Open(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return absl::NotFoundError(absl::StrCat(path, ": ", std::strerror(errno)));
-  struct stat info;
-  if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size == 0) {
-    close(fd);
-    return absl::FailedPreconditionError(absl::StrCat(path, ": not a regular file with content"));
-  }
-  const size_t num_bytes = static_cast<size_t>(info.st_size);
-  void* data = mmap(nullptr, num_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-  const int error = errno;
-  close(fd);
-  if (data == MAP_FAILED) return absl::FailedPreconditionError(absl::StrCat(path, ": ", std::strerror(error)));
-  return std::shared_ptr<MappedFile>(new MappedFile(static_cast<const char*>(data), num_bytes));
-}
-
-MappedFile::~MappedFile() { munmap(const_cast<char*>(data_), num_bytes_); }
 
 size_t SafetensorsDTypeBytes(std::string_view dtype) {
   if (dtype == "F64" || dtype == "I64" || dtype == "U64") return 8;

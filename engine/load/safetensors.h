@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// A .safetensors file, mapped into memory and checked: header limits, dtypes, shapes, offsets. Immutable after
-// opening, any thread. Views stay valid while the file object lives.
+// The tensors of a .safetensors file's bytes, checked: header limits, dtypes, shapes, offsets. Plain functions, any
+// thread. Views stay valid while the bytes live.
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,22 +11,6 @@
 #include "absl/status/statusor.h"
 
 namespace millrace {
-
-// A whole file mapped read-only.
-class MappedFile {
- public:
-  // NotFound or FailedPrecondition with the path and the system's word.
-  static absl::StatusOr<std::shared_ptr<MappedFile>> Open(const std::string& path);
-  ~MappedFile();
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
-  std::string_view bytes() const { return {data_, num_bytes_}; }
-
- private:
-  MappedFile(const char* data, size_t num_bytes) : data_(data), num_bytes_(num_bytes) {}
-  const char* data_;
-  size_t num_bytes_;
-};
 
 struct TensorView {
   std::string dtype;  // as spelled in the file: F32, F16, BF16, I32, I64, U8, I8, ...

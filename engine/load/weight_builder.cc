@@ -3,67 +3,20 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstring>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/load/float_bits.h"
+#include "engine/load/quantize_rows.h"
 #include "kernels/check.h"
+#include "kernels/status_macros.h"
 
 namespace millrace {
 namespace {
 
-void QuantizeInt8(const float* values, int64_t count, int8_t* out, float* scale) {
-  float largest = 0;
-  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, std::abs(values[i]));
-  *scale = largest / 127.0f;
-  const float inverse = largest > 0 ? 127.0f / largest : 0.0f;
-  for (int64_t i = 0; i < count; ++i) {
-    out[i] = static_cast<int8_t>(std::clamp(std::nearbyintf(values[i] * inverse), -127.0f, 127.0f));
-  }
-}
-
-float Int4Error(const float* values, int64_t count, float scale) {
-  const float inverse = 1.0f / scale;
-  float error = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const float rounded = std::clamp(std::nearbyintf(values[i] * inverse), -8.0f, 7.0f);
-    const float difference = values[i] - rounded * scale;
-    error += difference * difference;
-  }
-  return error;
-}
-
-// The scale of a group: the value of largest magnitude becomes -8 (either sign), shrunk where that errs less.
-float ChooseInt4Scale(const float* values, int64_t count) {
-  float largest = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    if (std::abs(values[i]) > std::abs(largest)) largest = values[i];
-  }
-  if (largest == 0) return 0;
-  float best_scale = largest / -8.0f;
-  float best_error = Int4Error(values, count, best_scale);
-  for (const float divisor : {-7.5f, -7.0f, 7.0f, -8.5f, -9.0f, -6.5f}) {
-    const float scale = largest / divisor;
-    const float error = Int4Error(values, count, scale);
-    if (error < best_error) {
-      best_error = error;
-      best_scale = scale;
-    }
-  }
-  return best_scale;
-}
-
-void QuantizeInt4(const float* values, int64_t count, uint8_t* out, float* scale) {
-  *scale = ChooseInt4Scale(values, count);
-  const float inverse = *scale != 0 ? 1.0f / *scale : 0.0f;
-  const auto nibble = [&](int64_t i) {
-    return static_cast<uint8_t>(std::clamp(std::nearbyintf(values[i] * inverse), -8.0f, 7.0f) + 8.0f);
-  };
-  for (int64_t i = 0; i < count; i += 2) out[i / 2] = static_cast<uint8_t>(nibble(i) | nibble(i + 1) << 4);
-}
+constexpr int64_t kChunkRows = 16;
 
 void ConvertRow(const float* values, int64_t count, DType dtype, uint8_t* out) {
   if (dtype == DType::kF32) {
@@ -76,16 +29,39 @@ void ConvertRow(const float* values, int64_t count, DType dtype, uint8_t* out) {
   }
 }
 
+size_t RowBytes(const WeightKind& kind, int64_t k) {
+  switch (kind.format) {
+    case WeightFormat::kDense:
+      return static_cast<size_t>(k) * DTypeBytes(kind.dtype);
+    case WeightFormat::kInt8:
+      return static_cast<size_t>(k);
+    case WeightFormat::kInt4:
+      return static_cast<size_t>(k) / 2;
+  }
+  return 0;
+}
+
+void QuantizeRow(const float* values, int64_t k, const WeightKind& kind, uint8_t* out, float* scales) {
+  const int64_t group = kind.GroupFor(k) > 0 ? kind.GroupFor(k) : k;
+  for (int64_t g = 0; g < k / group; ++g) {
+    if (kind.format == WeightFormat::kInt8) {
+      scales[g] = QuantizeInt8(values + g * group, group, reinterpret_cast<int8_t*>(out) + g * group);
+    } else {
+      scales[g] = QuantizeInt4(values + g * group, group, out + g * group / 2);
+    }
+  }
+}
+
 }  // namespace
 
-void ForEachRow(int64_t num_rows, const std::function<void(int64_t row)>& body) {
+void ForEachChunk(int64_t num_rows, int64_t chunk_rows, const std::function<void(int64_t begin, int64_t end)>& body) {
+  const int64_t num_chunks = (num_rows + chunk_rows - 1) / chunk_rows;
   const int64_t num_threads =
-      std::clamp<int64_t>(std::thread::hardware_concurrency(), 1, std::max<int64_t>(num_rows / 16, 1));
+      std::clamp<int64_t>(std::thread::hardware_concurrency(), 1, std::max<int64_t>(num_chunks, 1));
   std::atomic<int64_t> next{0};
   const auto work = [&] {
-    constexpr int64_t kChunk = 16;
-    for (int64_t begin = next.fetch_add(kChunk); begin < num_rows; begin = next.fetch_add(kChunk)) {
-      for (int64_t row = begin; row < std::min(begin + kChunk, num_rows); ++row) body(row);
+    for (int64_t begin = next.fetch_add(chunk_rows); begin < num_rows; begin = next.fetch_add(chunk_rows)) {
+      body(begin, std::min(begin + chunk_rows, num_rows));
     }
   };
   std::vector<std::thread> threads;
@@ -94,10 +70,21 @@ void ForEachRow(int64_t num_rows, const std::function<void(int64_t row)>& body) 
   for (std::thread& thread : threads) thread.join();
 }
 
+void ForEachRow(int64_t num_rows, const std::function<void(int64_t row)>& body) {
+  ForEachChunk(num_rows, kChunkRows, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) body(row);
+  });
+}
+
 MatrixRows ConcatRows(std::vector<MatrixRows> parts) {
-  MatrixRows all{.n = 0, .k = parts.front().k};
+  if (parts.size() == 1) return std::move(parts.front());
+  MatrixRows all{.n = 0, .k = parts.front().k, .read = nullptr, .stored = parts.front().stored};
   for (const MatrixRows& part : parts) {
     MILLRACE_CHECK(part.k == all.k, "matrices to be joined differ in their inputs");
+    // Still one block when each part follows the one before it.
+    const char* expected = static_cast<const char*>(all.stored.data);
+    if (expected != nullptr) expected += all.n * all.k * static_cast<int64_t>(DTypeBytes(all.stored.dtype));
+    if (part.stored.data != expected || part.stored.dtype != all.stored.dtype) all.stored = {};
     all.n += part.n;
   }
   all.read = [parts = std::move(parts)](int64_t row, float* out) {
@@ -109,44 +96,77 @@ MatrixRows ConcatRows(std::vector<MatrixRows> parts) {
   return all;
 }
 
-std::unique_ptr<BuiltWeight> BuildWeight(const MatrixRows& rows, const WeightKind& kind) {
+void BuiltWeight::PointSource() {
+  source.values = values.data();
+  source.scales = scales.empty() ? nullptr : scales.data();
+  source.zeros = zeros.empty() ? nullptr : zeros.data();
+}
+
+absl::StatusOr<std::unique_ptr<BuiltWeight>> BuildWeight(const MatrixRows& rows, const WeightKind& kind) {
   auto built = std::make_unique<BuiltWeight>();
   const int64_t n = rows.n, k = rows.k;
-  const int64_t group = kind.GroupFor(k) > 0 ? kind.GroupFor(k) : k;
-  const size_t row_bytes = kind.format == WeightFormat::kDense  ? static_cast<size_t>(k) * DTypeBytes(kind.dtype)
-                           : kind.format == WeightFormat::kInt8 ? static_cast<size_t>(k)
-                                                                : static_cast<size_t>(k) / 2;
+  const bool is_dense = kind.format == WeightFormat::kDense;
+  const int64_t groups_a_row = is_dense ? 0 : kind.GroupFor(k) > 0 ? k / kind.GroupFor(k) : 1;
+  const size_t row_bytes = RowBytes(kind, k);
   built->values.resize(static_cast<size_t>(n) * row_bytes);
-  if (kind.format != WeightFormat::kDense) built->scales.resize(static_cast<size_t>(n * (k / group)));
+  built->scales.resize(static_cast<size_t>(n * groups_a_row));
+  const bool is_copy = is_dense && rows.stored.data != nullptr && rows.stored.dtype == kind.dtype;
+  std::atomic<int64_t> bad_row{-1};
   ForEachRow(n, [&](int64_t row) {
+    uint8_t* out = built->values.data() + static_cast<size_t>(row) * row_bytes;
+    if (is_copy) {
+      std::memcpy(out, static_cast<const char*>(rows.stored.data) + static_cast<size_t>(row) * row_bytes, row_bytes);
+      return;
+    }
     thread_local std::vector<float> values;
     values.resize(static_cast<size_t>(k));
     rows.read(row, values.data());
-    uint8_t* out = built->values.data() + static_cast<size_t>(row) * row_bytes;
-    if (kind.format == WeightFormat::kDense) return ConvertRow(values.data(), k, kind.dtype, out);
-    float* scales = built->scales.data() + row * (k / group);
-    for (int64_t g = 0; g < k / group; ++g) {
-      const float* group_values = values.data() + g * group;
-      if (kind.format == WeightFormat::kInt8) {
-        QuantizeInt8(group_values, group, reinterpret_cast<int8_t*>(out) + g * group, scales + g);
-      } else {
-        QuantizeInt4(group_values, group, out + g * group / 2, scales + g);
-      }
+    if (is_dense) return ConvertRow(values.data(), k, kind.dtype, out);
+    if (!AreFinite(values.data(), k)) {
+      bad_row = row;
+      return;
     }
+    QuantizeRow(values.data(), k, kind, out, built->scales.data() + row * groups_a_row);
   });
-  built->source = {.format = kind.format,
-                   .n = n,
-                   .k = k,
-                   .dtype = kind.dtype,
-                   .values = built->values.data(),
-                   .group_size = kind.format == WeightFormat::kDense ? 0 : kind.GroupFor(k),
-                   .scales = built->scales.empty() ? nullptr : built->scales.data(),
-                   .zeros = nullptr};
+  if (bad_row >= 0) {
+    return absl::InvalidArgumentError(absl::StrCat("row ", bad_row.load(), " holds a value that is not finite"));
+  }
+  built->source = {
+      .format = kind.format, .n = n, .k = k, .dtype = kind.dtype, .group_size = is_dense ? 0 : kind.GroupFor(k)};
+  built->PointSource();
   return built;
 }
 
 absl::StatusOr<std::unique_ptr<PackedWeight>> PackRows(const MatrixRows& rows, const WeightKind& kind, Ops& ops) {
-  return ops.Pack(BuildWeight(rows, kind)->source);
+  if (kind.format == WeightFormat::kDense && rows.stored.data != nullptr && rows.stored.dtype == kind.dtype) {
+    return ops.Pack(
+        {.format = WeightFormat::kDense, .n = rows.n, .k = rows.k, .dtype = kind.dtype, .values = rows.stored.data});
+  }
+  ASSIGN_OR_RETURN(const std::unique_ptr<BuiltWeight> built, BuildWeight(rows, kind));
+  return ops.Pack(built->source);
+}
+
+std::unique_ptr<BuiltWeight> JoinWeights(std::vector<std::unique_ptr<BuiltWeight>> parts) {
+  bool has_zeros = false;
+  for (const auto& part : parts) has_zeros |= !part->zeros.empty();
+  std::unique_ptr<BuiltWeight> joined;
+  for (std::unique_ptr<BuiltWeight>& part : parts) {
+    if (has_zeros && part->zeros.empty()) part->zeros.assign(part->scales.size(), 8);
+    if (joined == nullptr) {
+      joined = std::move(part);
+      continue;
+    }
+    MILLRACE_CHECK(part->source.format == joined->source.format && part->source.k == joined->source.k &&
+                       part->source.group_size == joined->source.group_size,
+                   "weights to be joined differ in format");
+    joined->values.insert(joined->values.end(), part->values.begin(), part->values.end());
+    joined->scales.insert(joined->scales.end(), part->scales.begin(), part->scales.end());
+    joined->zeros.insert(joined->zeros.end(), part->zeros.begin(), part->zeros.end());
+    joined->source.n += part->source.n;
+    part.reset();
+  }
+  joined->PointSource();
+  return joined;
 }
 
 }  // namespace millrace

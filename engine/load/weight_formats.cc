@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/load/weight_formats.h"
 
+#include <string>
+
 #include "absl/strings/str_cat.h"
 #include "kernels/status_macros.h"
 
@@ -15,6 +17,26 @@ absl::StatusOr<DType> DenseDType(const std::string& wanted, const std::string& o
   if (wanted == "auto") return DType::kBF16;
   return absl::InvalidArgumentError(
       absl::StrCat("--dtype ", wanted, " is not one of auto, float32, float16, bfloat16"));
+}
+
+std::string MethodName(CheckpointQuantization::Method method) {
+  switch (method) {
+    case CheckpointQuantization::Method::kNone:
+      return "";
+    case CheckpointQuantization::Method::kGptq:
+      return "gptq";
+    case CheckpointQuantization::Method::kAwq:
+      return "awq";
+    case CheckpointQuantization::Method::kMillrace:
+      return "millrace";
+  }
+  return "";
+}
+
+WeightKind StoredKind(const CheckpointQuantization& quantization) {
+  if (quantization.bits == 8) return {.format = WeightFormat::kInt8};
+  const int group = quantization.group_size;
+  return {.format = WeightFormat::kInt4, .group_size = group == 32 || group == 64 ? group : 128};
 }
 
 }  // namespace
@@ -32,7 +54,20 @@ absl::StatusOr<WeightFormats> ChooseWeightFormats(const ModelInfo& info, const L
   ASSIGN_OR_RETURN(formats.embedding, DenseDType(options.dtype, info.dtype_name));
   formats.linear = {.format = WeightFormat::kDense, .dtype = formats.embedding};
   formats.lm_head = formats.linear;
+  const std::string method = MethodName(info.quantization.method);
+  const bool is_stored_method = !method.empty() && (options.quantization.empty() || options.quantization == method);
+  if (is_stored_method) {
+    // Random weights take the format that the checkpoint's own would have had.
+    if (options.load_format == "dummy") formats.linear = StoredKind(info.quantization);
+    formats.lm_head = {.format = WeightFormat::kInt8};
+    return formats;
+  }
   if (options.quantization.empty()) return formats;
+  if (!method.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--quantization ", options.quantization, ": the checkpoint is already quantised (", method, ")"));
+  }
+  formats.may_keep_stored = false;
   if (options.quantization == "int8") {
     formats.linear = {.format = WeightFormat::kInt8};
   } else if (options.quantization == "int4" || options.quantization == "int4-g32") {

@@ -20,6 +20,7 @@ struct WeightFormats {
   DType embedding = DType::kBF16;
   WeightKind linear;
   WeightKind lm_head;  // int8 per channel under any quantisation: it is the largest single read of a decode step
+  bool may_keep_stored = true;  // matrices that the checkpoint holds quantised stay as they are
 };
 
 // InvalidArgument names an option that the checkpoint or the build cannot honour.

@@ -58,6 +58,9 @@ std::vector<double> RopeFrequencies(const RopeParams& params, int32_t rotary_dim
       ScaleYarn(params, rotary_dim, frequencies);
       break;
   }
+  for (size_t i = 0; i < std::min(frequencies.size(), params.frequency_divisors.size()); ++i) {
+    frequencies[i] /= static_cast<double>(params.frequency_divisors[i]);
+  }
   return frequencies;
 }
 

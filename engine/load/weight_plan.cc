@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/load/weight_plan.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "kernels/status_macros.h"
+
+namespace millrace {
+namespace {
+
+constexpr size_t kMaxListed = 8;
+
+size_t BuiltBytes(const WeightKind& kind, int64_t n, int64_t k) {
+  const size_t count = static_cast<size_t>(n) * static_cast<size_t>(k);
+  if (kind.format == WeightFormat::kDense) return count * DTypeBytes(kind.dtype);
+  const size_t num_groups =
+      kind.GroupFor(k) > 0 ? count / static_cast<size_t>(kind.GroupFor(k)) : static_cast<size_t>(n);
+  return (kind.format == WeightFormat::kInt8 ? count : count / 2) + num_groups * (sizeof(float) + 1);
+}
+
+class MemoryCounter {
+ public:
+  MemoryCounter(const WeightFormats& formats, const Ops& ops, TensorSource& source)
+      : formats_(formats), ops_(ops), source_(source) {}
+
+  absl::Status Add(const LinearSpec& spec, const WeightKind& wanted) {
+    ASSIGN_OR_RETURN(const LinearPlan plan, PlanLinear(spec, wanted, formats_.may_keep_stored, source_));
+    const int64_t n = spec.n();
+    const WeightKind& kind = plan.kind;
+    memory_.num_bytes += ops_.PackedBytes(kind.format, kind.dtype, n, spec.k, kind.GroupFor(spec.k));
+    if (spec.has_bias) memory_.num_bytes += static_cast<size_t>(n) * sizeof(float);
+    memory_.largest_bytes = std::max(memory_.largest_bytes, BuiltBytes(kind, n, spec.k));
+    if (formats_.may_keep_stored && !plan.is_stored) {
+      ASSIGN_OR_RETURN(const auto form, source_.FormOf(spec.parts[0].name, spec.parts[0].n, spec.k));
+      if (form.has_value()) ++memory_.num_requantized;
+    }
+    return absl::OkStatus();
+  }
+  void AddBytes(size_t num_bytes) { memory_.num_bytes += num_bytes; }
+  const WeightMemory& memory() const { return memory_; }
+
+ private:
+  const WeightFormats& formats_;
+  const Ops& ops_;
+  TensorSource& source_;
+  WeightMemory memory_;
+};
+
+void ListTensors(const LinearSpec& spec, std::vector<std::string>& names) {
+  for (const LinearSpec::Part& part : spec.parts) {
+    names.push_back(part.name + ".weight");
+    if (spec.has_bias) names.push_back(part.name + ".bias");
+  }
+}
+
+}  // namespace
+
+int64_t LinearSpec::n() const {
+  int64_t rows = 0;
+  for (const Part& part : parts) rows += part.n;
+  return rows;
+}
+
+LayerSpec LayerSpecOf(const ModelInfo& info, int32_t layer) {
+  const int64_t c = info.hidden_dim, f = info.ffn_dim;
+  const int64_t q = int64_t{info.num_heads} * info.head_dim, kv = int64_t{info.num_kv_heads} * info.head_dim;
+  const std::string prefix = absl::StrCat("model.layers.", layer, ".");
+  const std::string attn = prefix + "self_attn.", mlp = prefix + "mlp.";
+  LayerSpec spec;
+  spec.attn_norm = prefix + "input_layernorm.weight";
+  spec.mlp_norm = prefix + "post_attention_layernorm.weight";
+  if (info.has_qk_norm) {
+    spec.q_norm = attn + "q_norm.weight";
+    spec.k_norm = attn + "k_norm.weight";
+  }
+  spec.qkv = {{{attn + "q_proj", q}, {attn + "k_proj", kv}, {attn + "v_proj", kv}}, c, info.has_qkv_bias};
+  spec.o = {{{attn + "o_proj", c}}, q, info.has_o_bias};
+  spec.gate_up = {{{mlp + "gate_proj", f}, {mlp + "up_proj", f}}, c, info.has_mlp_bias};
+  spec.down = {{{mlp + "down_proj", c}}, f, info.has_mlp_bias};
+  return spec;
+}
+
+LinearSpec HeadSpecOf(const ModelInfo& info) {
+  return {{{info.has_tied_embeddings ? "model.embed_tokens" : "lm_head", info.vocab_tokens}}, info.hidden_dim, false};
+}
+
+absl::StatusOr<LinearPlan> PlanLinear(const LinearSpec& spec, const WeightKind& wanted, bool may_keep_stored,
+                                      TensorSource& source) {
+  if (!may_keep_stored) return LinearPlan{.kind = wanted};
+  std::vector<StoredForm> forms;
+  for (const LinearSpec::Part& part : spec.parts) {
+    ASSIGN_OR_RETURN(const std::optional<StoredForm> form, source.FormOf(part.name, part.n, spec.k));
+    if (!form.has_value()) return LinearPlan{.kind = wanted};
+    forms.push_back(*form);
+  }
+  bool are_alike = true, are_exact = true;
+  for (const StoredForm& form : forms) {
+    are_alike &= form.kind.format == forms[0].kind.format && form.kind.group_size == forms[0].kind.group_size;
+    are_exact &= form.is_exact;
+  }
+  if (are_alike) return LinearPlan{.kind = forms[0].kind, .is_stored = are_exact};
+  return LinearPlan{.kind = {.format = WeightFormat::kInt8, .group_size = spec.k % 32 == 0 ? 32 : 0}};
+}
+
+absl::Status CheckTensors(const ModelInfo& info, const TensorSource& source) {
+  std::vector<std::string> names = {"model.embed_tokens.weight", "model.norm.weight"};
+  ListTensors(HeadSpecOf(info), names);
+  for (int32_t i = 0; i < info.num_layers; ++i) {
+    const LayerSpec spec = LayerSpecOf(info, i);
+    for (const std::string& name : {spec.attn_norm, spec.mlp_norm, spec.q_norm, spec.k_norm}) {
+      if (!name.empty()) names.push_back(name);
+    }
+    for (const LinearSpec* linear : {&spec.qkv, &spec.o, &spec.gate_up, &spec.down}) ListTensors(*linear, names);
+  }
+  std::vector<std::string> missing;
+  for (const std::string& name : names) {
+    if (!source.Has(name)) missing.push_back(name);
+  }
+  if (missing.empty()) return absl::OkStatus();
+  const bool lacks_head = missing.size() == 1 && missing[0] == "lm_head.weight";
+  const size_t num_missing = missing.size();
+  if (missing.size() > kMaxListed) missing.resize(kMaxListed);
+  return absl::InvalidArgumentError(
+      absl::StrCat(num_missing == 1 ? "a tensor is missing: " : absl::StrCat(num_missing, " tensors are missing: "),
+                   absl::StrJoin(missing, ", "), num_missing > kMaxListed ? ", ..." : "",
+                   lacks_head ? " (the config says tie_word_embeddings is false)" : ""));
+}
+
+absl::StatusOr<WeightMemory> PlanWeights(const ModelInfo& info, const LoadOptions& options, const Ops& ops) {
+  ASSIGN_OR_RETURN(const WeightFormats formats, ChooseWeightFormats(info, options));
+  ASSIGN_OR_RETURN(const std::unique_ptr<TensorSource> source, OpenTensors(info, options));
+  RETURN_IF_ERROR(CheckTensors(info, *source));
+  MemoryCounter counter(formats, ops, *source);
+  const size_t c = static_cast<size_t>(info.hidden_dim);
+  counter.AddBytes(static_cast<size_t>(info.vocab_tokens) * c * DTypeBytes(formats.embedding) + c * sizeof(float));
+  RETURN_IF_ERROR(counter.Add(HeadSpecOf(info), formats.lm_head));
+  for (int32_t i = 0; i < info.num_layers; ++i) {
+    const LayerSpec spec = LayerSpecOf(info, i);
+    counter.AddBytes((2 * c + (info.has_qk_norm ? 2 * static_cast<size_t>(info.head_dim) : 0)) * sizeof(float));
+    for (const LinearSpec* linear : {&spec.qkv, &spec.o, &spec.gate_up, &spec.down}) {
+      RETURN_IF_ERROR(counter.Add(*linear, formats.linear));
+    }
+  }
+  return counter.memory();
+}
+
+}  // namespace millrace
