@@ -79,6 +79,7 @@ void SchedulerImpl::Describe(const Sequence& sequence, TokenEvent* event) const 
   event->id = sequence.request.id;
   event->num_cached_tokens = sequence.num_cached_tokens;
   event->is_first = sequence.was_admitted && !sequence.had_event;
+  event->admitted = sequence.admitted;
 }
 
 void SchedulerImpl::ClosePlan() {

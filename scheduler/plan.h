@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "scheduler/request.h"
 
@@ -67,9 +68,10 @@ struct TokenEvent {
   std::vector<TokenResult> prompt_logprobs;
   std::vector<float> embedding;
   FinishReason finish = FinishReason::kNone;
-  int32_t matched_stop_token = -1;  // kStop: the stop token that ended it (not among `tokens`' text)
-  int32_t num_cached_tokens = 0;    // prompt tokens found in pages at first admission
-  bool is_first = false;            // the first event after the request was first scheduled
+  int32_t matched_stop_token = -1;             // kStop: the stop token that ended it (not among `tokens`' text)
+  int32_t num_cached_tokens = 0;               // prompt tokens found in pages at first admission
+  bool is_first = false;                       // the first event after the request was first scheduled
+  absl::Time admitted = absl::InfinitePast();  // the time given to the Plan that first scheduled it
 };
 
 }  // namespace millrace

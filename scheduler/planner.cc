@@ -9,6 +9,7 @@ namespace millrace {
 
 const StepPlan& SchedulerImpl::Plan(absl::Time now) {
   MILLRACE_SCHEDULER_CHECK(!is_open_, "a plan is committed or aborted before the next");
+  plan_time_ = now;
   ExpireDeadlines(now);
   BeginPlan();
   PlanRunning();
@@ -115,6 +116,7 @@ bool SchedulerImpl::Admit(Sequence* sequence) {
   ReuseNextPages(sequence);
   if (!sequence->was_admitted) {
     sequence->was_admitted = true;
+    sequence->admitted = plan_time_;
     sequence->num_cached_tokens = sequence->num_computed;
     prefix_query_tokens_ += sequence->num_prompt_tokens;
   }

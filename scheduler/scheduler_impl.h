@@ -102,7 +102,8 @@ class SchedulerImpl final : public Scheduler {
   int32_t prefill_rows_left_ = 0;
   int32_t chunk_rows_ = 0;  // what a long prompt may take before all had their turn
   int32_t num_long_running_ = 0;
-  int32_t num_reserved_pages_ = 0;  // known tokens of running sequences will still need them
+  absl::Time plan_time_ = absl::InfinitePast();  // given to the latest Plan
+  int32_t num_reserved_pages_ = 0;               // known tokens of running sequences will still need them
   bool has_preempted_ = false;
 
   uint64_t num_preemptions_ = 0;

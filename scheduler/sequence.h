@@ -36,6 +36,7 @@ struct Sequence {
   int32_t num_cached_tokens = 0;    // found in pages at first admission
   bool is_running = false;          // else it waits
   bool was_admitted = false;
+  absl::Time admitted = absl::InfinitePast();
   bool had_event = false;
 
   int32_t num_tokens() const { return static_cast<int32_t>(tokens.size()); }

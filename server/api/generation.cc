@@ -97,6 +97,8 @@ class GeneratorImpl : public Generator {
     GenerationParams params = request.params;
     if (params.wants_echo && params.num_logprobs >= 0) params.num_prompt_logprobs = params.num_logprobs;
     if (!params.max_tokens) params.max_tokens = 16;
+    // Choosing the best of several needs their log-probabilities even if the client does not see them.
+    if (params.best_of > params.num_choices) params.num_logprobs = std::max(0, params.num_logprobs);
     return Start({caller, std::move(params), std::move(prompts), std::move(sink), Request::Kind::kGenerate, "prompt",
                   StreamStart::kContinuation});
   }
@@ -222,8 +224,6 @@ SamplingParams GeneratorImpl::MakeSampling(const GenerationParams& params) const
   sampling.seed = params.seed ? *params.seed : RandomSeed();
   sampling.logit_bias = params.logit_bias;
   sampling.num_top_logprobs = params.num_logprobs;
-  // Choosing the best of several needs their log-probabilities even if the client does not see them.
-  if (params.best_of > params.num_choices) sampling.num_top_logprobs = std::max(0, sampling.num_top_logprobs);
   sampling.num_prompt_logprobs = params.num_prompt_logprobs;
   return sampling;
 }

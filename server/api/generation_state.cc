@@ -89,7 +89,9 @@ void GenerationState::OnCancelled(absl::Time when) {
 
 void GenerationState::NoteTimes(Choice& choice, const TokenEvent& event, absl::Time when) {
   if (event.is_first) {
-    if (record_.scheduled == absl::InfinitePast()) record_.scheduled = when;
+    // An engine that does not say when the first step began is taken at its first sign of life.
+    const absl::Time scheduled = event.admitted == absl::InfinitePast() ? when : event.admitted;
+    if (record_.scheduled == absl::InfinitePast()) record_.scheduled = scheduled;
     record_.num_cached_tokens += event.num_cached_tokens;
   }
   if (event.tokens.empty()) return;
