@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The official openai client against the real server."""
+import math
+
+import pytest
+
+openai = pytest.importorskip("openai", reason="PyPI's openai is not installed")
+
+QUESTION = [{"role": "user", "content": "What is Millrace?"}]
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    return openai.OpenAI(base_url=server.base + "/v1", api_key="none", max_retries=0)
+
+
+def test_models_are_listed(client):
+    assert [model.id for model in client.models.list()] == ["millrace-tiny"]
+    assert client.models.retrieve("millrace-tiny").object == "model"
+
+
+def test_chat_answers_with_usage(client):
+    answer = client.chat.completions.create(model="millrace-tiny", messages=QUESTION, temperature=0, max_tokens=60)
+    assert "Millrace" in answer.choices[0].message.content
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+def test_a_stream_equals_the_whole_answer(client):
+    arguments = dict(model="millrace-tiny", messages=QUESTION, temperature=0.8, seed=7, max_tokens=40)
+    whole = client.chat.completions.create(**arguments)
+    text, usage, reasons = "", None, []
+    for chunk in client.chat.completions.create(**arguments, stream=True, stream_options={"include_usage": True}):
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            reasons += [choice.finish_reason] if choice.finish_reason else []
+    assert text == whole.choices[0].message.content
+    assert reasons == [whole.choices[0].finish_reason]
+    assert usage.completion_tokens == whole.usage.completion_tokens
+
+
+def test_logprobs_are_a_distribution(client):
+    answer = client.chat.completions.create(model="millrace-tiny", messages=QUESTION, temperature=0, max_tokens=5,
+                                            logprobs=True, top_logprobs=4)
+    content = answer.choices[0].logprobs.content
+    assert len(content) == 5
+    for token in content:
+        assert token.logprob <= 0 and len(token.top_logprobs) == 4
+        assert token.top_logprobs[0].token == token.token
+        assert sum(math.exp(top.logprob) for top in token.top_logprobs) <= 1.0001
+
+
+def test_n_choices_differ_and_repeat_by_seed(client):
+    arguments = dict(model="millrace-tiny", messages=QUESTION, temperature=1.5, seed=11, n=4, max_tokens=30)
+    first = [choice.message.content for choice in client.chat.completions.create(**arguments).choices]
+    again = [choice.message.content for choice in client.chat.completions.create(**arguments).choices]
+    assert first == again and len(first) == 4 and len(set(first)) > 1
+
+
+def test_a_stop_string_ends_the_answer_before_it(client):
+    whole = client.chat.completions.create(model="millrace-tiny", messages=QUESTION, temperature=0, max_tokens=60)
+    text = whole.choices[0].message.content
+    stop = text[8:12]
+    cut = client.chat.completions.create(model="millrace-tiny", messages=QUESTION, temperature=0, max_tokens=60,
+                                         stop=[stop])
+    assert cut.choices[0].message.content == text[:text.index(stop)]
+    assert cut.choices[0].finish_reason == "stop"
+
+
+def test_completions_echo_and_logprobs(client):
+    answer = client.completions.create(model="millrace-tiny", prompt="Millrace is", max_tokens=4, temperature=0,
+                                       echo=True, logprobs=2)
+    assert answer.choices[0].text.startswith("Millrace is")
+    assert answer.choices[0].logprobs.token_logprobs[0] is None
+
+
+def test_embeddings_have_unit_length(client):
+    answer = client.embeddings.create(model="millrace-tiny", input=["hello", "metrics"])
+    assert len(answer.data) == 2
+    for item in answer.data:
+        assert math.isclose(sum(value * value for value in item.embedding), 1, rel_tol=1e-3)
+
+
+@pytest.mark.parametrize("arguments, code", [
+    (dict(model="nobody"), openai.NotFoundError),
+    (dict(temperature=9), openai.BadRequestError),
+    (dict(max_tokens=100000), openai.BadRequestError),
+    (dict(messages=[]), openai.BadRequestError),
+    (dict(messages="text"), openai.BadRequestError),
+])
+def test_errors_have_openai_s_shape(client, arguments, code):
+    with pytest.raises(code) as caught:
+        client.chat.completions.create(**{"model": "millrace-tiny", "messages": QUESTION, **arguments})
+    assert caught.value.body["message"]
+
+
+def test_a_tool_call_is_written_for_an_offered_tool(client):
+    tools = [{"type": "function", "function": {
+        "name": "calculator", "description": "Evaluates an arithmetic expression.",
+        "parameters": {"type": "object", "properties": {"expression": {"type": "string"}},
+                       "required": ["expression"]}}}]
+    answer = client.chat.completions.create(
+        model="millrace-tiny", temperature=0, max_tokens=80, tools=tools,
+        messages=[{"role": "user", "content": "What is 4821 times 37?"}])
+    assert "<tool_call>" in answer.choices[0].message.content
+    assert "calculator" in answer.choices[0].message.content
