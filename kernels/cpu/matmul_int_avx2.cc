@@ -177,11 +177,13 @@ void GroupTile(const TileArgs& args) {
   return max;
 }
 
-// The next four quantised values of a row, as int32; those past `count` are zero.
+// The next four quantised values of a row, as int32; those past `count` are zero, and all of a row whose inverse is
+// zero: there infinity and NaN must not become the integer that stands for overflow.
 [[gnu::always_inline]] inline __m128i QuantizeStep(const float* x, int64_t count, __m128 inverse) {
   float values[4] = {};
   __builtin_memcpy(values, x, sizeof(float) * static_cast<size_t>(count < 4 ? count : 4));
-  return _mm_cvtps_epi32(_mm_mul_ps(_mm_loadu_ps(values), inverse));
+  const __m128 is_used = _mm_cmpneq_ps(inverse, _mm_setzero_ps());
+  return _mm_cvtps_epi32(_mm_and_ps(_mm_mul_ps(_mm_loadu_ps(values), inverse), is_used));
 }
 
 // Quantises as quantize.h defines it.
