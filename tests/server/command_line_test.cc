@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/cli/command_line.h"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+
+#include "server/cli/http_client.h"
+#include "server/cli/load_svg.h"
+#include "server/cli/load_trace.h"
+#include "server/cli/percentiles.h"
+#include "server/config/config_file.h"
+
+namespace millrace {
+namespace {
+
+std::string ErrorOf(const std::vector<std::string>& arguments) {
+  const auto line = ParseCommandLine(arguments);
+  return line.ok() ? "" : std::string(line.status().message());
+}
+
+// A file that lives as long as the test.
+class TempFile {
+ public:
+  explicit TempFile(const std::string& text) {
+    char name[] = "/tmp/millrace-test-XXXXXX";
+    const int descriptor = mkstemp(name);
+    REQUIRE(descriptor >= 0);
+    close(descriptor);
+    path_ = name;
+    std::ofstream(path_) << text;
+  }
+  ~TempFile() { std::remove(path_.c_str()); }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+TEST_CASE("CommandLine: serve takes vLLM's flags", "[cli]") {
+  const auto line = ParseCommandLine({"serve",
+                                      "some/model",
+                                      "--port",
+                                      "9000",
+                                      "--served-model-name",
+                                      "a",
+                                      "--served-model-name=b",
+                                      "--api-key",
+                                      "k",
+                                      "--max-num-seqs",
+                                      "7",
+                                      "--max-num-batched-tokens",
+                                      "512",
+                                      "--max-model-len",
+                                      "4096",
+                                      "--dtype",
+                                      "float32",
+                                      "--quantization",
+                                      "int8",
+                                      "--kv-cache-dtype",
+                                      "int8",
+                                      "--kv-cache-memory-bytes",
+                                      "64MB",
+                                      "--block-size",
+                                      "32",
+                                      "--gpu-memory-utilization",
+                                      "0.5",
+                                      "--no-enable-prefix-caching",
+                                      "--disable-log-requests",
+                                      "--max-num-queued-reqs",
+                                      "5",
+                                      "--shutdown-timeout",
+                                      "3",
+                                      "--seed",
+                                      "11",
+                                      "--host",
+                                      "127.0.0.1",
+                                      "--sse-keep-alive-interval",
+                                      "0",
+                                      "--threads",
+                                      "3",
+                                      "--log-level",
+                                      "debug",
+                                      "--grpc-port",
+                                      "9001"});
+  REQUIRE(line.ok());
+  CHECK(line->command == Command::kServe);
+  const ServeOptions& serve = line->serve;
+  CHECK(serve.model == "some/model");
+  CHECK(serve.http.port == 9000);
+  CHECK(serve.served_model_names == std::vector<std::string>{"a", "b"});
+  CHECK(serve.engine.scheduler.max_sequences == 7);
+  CHECK(serve.engine.scheduler.max_step_tokens == 512);
+  CHECK(serve.engine.scheduler.page_tokens == 32);
+  CHECK_FALSE(serve.engine.scheduler.enable_prefix_caching);
+  CHECK(serve.engine.max_model_tokens == 4096);
+  CHECK(serve.engine.kv_cache_bytes == 64 << 20);
+  CHECK(serve.engine.memory_utilization == 0.5);
+  CHECK_FALSE(serve.logs_requests);
+  CHECK(serve.drain_seconds == 3);
+  CHECK(serve.keep_alive_seconds == 0);
+  CHECK(CheckServeOptions(serve).ok());
+}
+
+TEST_CASE("CommandLine: faults say what was meant", "[cli]") {
+  CHECK(ErrorOf({"serve", "m", "--max-num-seq", "7"}).find("did you mean 'max-num-seqs'") != std::string::npos);
+  CHECK(ErrorOf({"serve", "m", "--dtype", "float8"}).find("float8") != std::string::npos);
+  CHECK(ErrorOf({"serve", "m", "--port", "70000"}).find("--port") != std::string::npos);
+  CHECK(ErrorOf({"serv"}).size() > 0);
+  CHECK(ErrorOf({}).size() > 0);
+  CHECK(ErrorOf({"bench"}).size() > 0);
+  ServeOptions options{.model = "m", .certificate_file = "c"};
+  CHECK_FALSE(CheckServeOptions(options).ok());
+  options = {.model = "m", .grpc_port = 8000};
+  CHECK_FALSE(CheckServeOptions(options).ok());
+}
+
+TEST_CASE("CommandLine: help and version are printed, nothing runs", "[cli]") {
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"--help"}, {"serve", "--help"}, {"bench", "serve", "--help"}, {"--version"}}) {
+    const auto line = ParseCommandLine(arguments);
+    REQUIRE(line.ok());
+    CHECK(line->command == Command::kNone);
+    CHECK(line->output.size() > 5);
+  }
+  CHECK(ParseCommandLine({"serve", "--help"})->output.find("--max-num-batched-tokens") != std::string::npos);
+}
+
+TEST_CASE("CommandLine: a config file gives flags, the command line wins", "[cli]") {
+  const TempFile file(
+      "model: from/file\nport: 1234\nserved_model_name: [x, y]\nenable-prefix-caching: false\n"
+      "max-num-seqs: 9\n");
+  const auto line =
+      ParseCommandLine({"serve", "--config", file.path(), "--max-num-seqs", "3", "--served-model-name", "z"});
+  REQUIRE(line.ok());
+  CHECK(line->serve.model == "from/file");
+  CHECK(line->serve.http.port == 1234);
+  CHECK(line->serve.served_model_names == std::vector<std::string>{"z"});
+  CHECK_FALSE(line->serve.engine.scheduler.enable_prefix_caching);
+  CHECK(line->serve.engine.scheduler.max_sequences == 3);
+  const auto positional = ParseCommandLine({"serve", "given", "--config", file.path()});
+  REQUIRE(positional.ok());
+  CHECK(positional->serve.model == "given");
+}
+
+TEST_CASE("CommandLine: faults of a config file name path and line", "[cli]") {
+  const auto fault = [](const std::string& text) {
+    const TempFile file(text);
+    std::string message = ErrorOf({"serve", "m", "--config", file.path()});
+    REQUIRE(message.find(file.path()) == 0);
+    return message.substr(file.path().size());
+  };
+  CHECK(fault("port: 1\nmax-num-seq: 3\n") == ":2: unknown key 'max-num-seq' (did you mean 'max-num-seqs'?)");
+  CHECK(fault("\nport: many\n").find(":2: ") == 0);
+  CHECK(fault("port: 1\nport: 2\n").find(":2: ") == 0);
+  CHECK(fault("host:\n  nested: 1\n").find(":1: ") == 0);
+  CHECK(fault("- port\n").find(":1: ") == 0);
+  CHECK(fault("port: [1\n").find(":") == 0);
+  CHECK(ErrorOf({"serve", "m", "--config", "/nonexistent.yaml"}).find("/nonexistent.yaml") != std::string::npos);
+}
+
+TEST_CASE("Bench: arrivals, traces and percentiles", "[cli]") {
+  const auto poisson = PoissonArrivals(4000, 10, 5, 6, 1);
+  REQUIRE(poisson.size() == 4000);
+  CHECK(poisson.front().seconds == 0);
+  CHECK(poisson.back().seconds == Approx(400).epsilon(0.1));
+  CHECK(PoissonArrivals(3, INFINITY, 1, 1, 1).back().seconds == 0);
+  const auto trace = ParseTrace(
+      "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,4808,10\n"
+      "2023-11-16 18:17:04.9799600,3180,8\n",
+      10, 2);
+  REQUIRE(trace.ok());
+  CHECK((*trace)[1].seconds == Approx(0.5));
+  CHECK((*trace)[0].input_tokens == 4808);
+  CHECK(ParseTrace("1.5,2,3\n2.5,4,5\n", 1, 1)->size() == 1);
+  CHECK_FALSE(ParseTrace("1,2,3\nx,y,z\n", 10, 1).ok());
+  CHECK_FALSE(ParseTrace("", 10, 1).ok());
+  CHECK(Percentile({4, 1, 3, 2}, 0.5) == 2.5);
+  CHECK(Percentile({}, 0.5) == 0);
+  const std::string svg = LoadSvg({.title = "a<b",
+                                   .first_token_seconds = {0.1, 0.2},
+                                   .inter_token_seconds = {0.01},
+                                   .total_seconds = {1, 2},
+                                   .token_times = {0.5, 0.6}});
+  CHECK(svg.find("<svg") == 0);
+  CHECK(svg.find("a&lt;b") != std::string::npos);
+  CHECK(LoadSvg({}).find("</svg>") != std::string::npos);
+}
+
+TEST_CASE("SseReader: payloads whatever the cuts", "[cli]") {
+  const std::string bytes = ": keep-alive\n\ndata: {\"a\":1}\r\n\r\ndata:x\n\ndata: [DONE]\n\n";
+  for (size_t cut = 1; cut < bytes.size(); ++cut) {
+    std::vector<std::string> found;
+    SseReader reader([&](std::string_view data) { found.emplace_back(data); });
+    reader.Push(std::string_view(bytes).substr(0, cut));
+    reader.Push(std::string_view(bytes).substr(cut));
+    CHECK(found == std::vector<std::string>{"{\"a\":1}", "x", "[DONE]"});
+  }
+}
+
+}  // namespace
+}  // namespace millrace
