@@ -23,7 +23,8 @@ void GenerationJob::Run(const StartFunction& start) {
   auto self = shared_from_this();
   auto generation = start(**generator, [self](TextDelta&& delta) { return self->OnDelta(std::move(delta)); });
   if (!generation.ok()) {
-    if (backend_.on_rejected) backend_.on_rejected(generation.status());
+    const bool is_refused = absl::IsResourceExhausted(generation.status()) || absl::IsUnavailable(generation.status());
+    if (is_refused && backend_.on_rejected) backend_.on_rejected(generation.status());
     return End(generation.status());
   }
   bool was_last = false;
@@ -32,7 +33,6 @@ void GenerationJob::Run(const StartFunction& start) {
     absl::MutexLock lock(&mu_);
     if (is_over_) return;  // cancelled meanwhile: the generation is dropped here, after the lock
     totals_.num_prompt_tokens = (*generation)->num_prompt_tokens();
-    generator_ = *std::move(generator);
     generation_ = *std::move(generation);
     has_started_ = true;
     was_last = num_open_ == 0;
@@ -70,7 +70,7 @@ bool GenerationJob::OnDelta(TextDelta&& delta) {
 }
 
 void GenerationJob::End(const absl::Status& status) {
-  std::unique_ptr<Generation> generation;  // dropped after the lock
+  std::unique_ptr<Generation> generation;
   Listener listener;
   GenerationTotals totals;
   {
@@ -80,6 +80,7 @@ void GenerationJob::End(const absl::Status& status) {
     listener = std::exchange(listener_, {});
     totals = totals_;
   }
+  generation.reset();  // before the client hears of the end: then the server may go, and the generator with it
   listener.on_end(status, totals);
 }
 

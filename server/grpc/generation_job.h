@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 // One Generation run for a call: started on a worker thread, its deltas passed on, its end told exactly once, dropped
-// when the call ends, in whatever order these happen. Thread-safe; shared between the call and the delta sink.
+// when the call ends, in whatever order these happen. Thread-safe; shared between the call and the delta sink. The
+// generator must outlive the server: a job holds its generation, not the generator.
 #include <functional>
 #include <memory>
 
@@ -51,7 +52,6 @@ class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
   bool is_over_ ABSL_GUARDED_BY(mu_) = false;  // ended or cancelled
   absl::Status status_ ABSL_GUARDED_BY(mu_);   // of the first choice that did not end well
   GenerationTotals totals_ ABSL_GUARDED_BY(mu_);
-  std::shared_ptr<Generator> generator_ ABSL_GUARDED_BY(mu_);  // outlives its generation
   std::unique_ptr<Generation> generation_ ABSL_GUARDED_BY(mu_);
   Listener listener_ ABSL_GUARDED_BY(mu_);  // emptied at the end: it may hold the call, which holds the job
 };

@@ -24,9 +24,10 @@ namespace millrace {
 struct GrpcBackend {
   const ServerState& state;
   const ApiKeys& keys;
-  WorkerPool& workers;                                   // tokenising happens there
-  std::string version;                                   // of the server
-  std::function<void(const absl::Status&)> on_rejected;  // calls that were refused work; may be null
+  WorkerPool& workers;  // tokenising happens there
+  std::string version;  // of the server
+  std::function<void(const absl::Status&)>
+      on_rejected;  // the engine took no more (ResourceExhausted, Unavailable); may be null
 };
 
 // Counts the calls under way. Closed: no new ones.

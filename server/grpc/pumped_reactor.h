@@ -20,7 +20,8 @@ namespace millrace {
 template <typename Base, typename Response>
 class PumpedReactor : public Base {
  public:
-  static constexpr size_t kMaxQueuedMessages = 1024;
+  static constexpr size_t kMaxQueuedMessages = 8192;
+  static constexpr size_t kMaxQueuedBytes = 8 << 20;  // as they will be on the wire
 
   explicit PumpedReactor(grpc::CallbackServerContext* context) : context_(context) {}
 
@@ -29,13 +30,15 @@ class PumpedReactor : public Base {
   bool Push(Response response) {
     const Response* next = nullptr;
     bool is_slow = false;
+    const size_t num_bytes = response.ByteSizeLong();
     {
       absl::MutexLock lock(&mu_);
       if (is_ending_ || is_gone_) return false;
-      is_slow = queue_.size() >= kMaxQueuedMessages;
+      is_slow = queue_.size() >= kMaxQueuedMessages || num_queued_bytes_ > kMaxQueuedBytes;
       if (is_slow) {
         is_gone_ = true;
       } else {
+        num_queued_bytes_ += num_bytes;
         queue_.push_back(std::move(response));
         if (!is_writing_) next = BeginWrite();
       }
@@ -63,6 +66,7 @@ class PumpedReactor : public Base {
     {
       absl::MutexLock lock(&mu_);
       is_writing_ = false;
+      num_queued_bytes_ -= queue_.front().ByteSizeLong();
       queue_.pop_front();
       if (!ok) {
         is_gone_ = true;
@@ -108,6 +112,7 @@ class PumpedReactor : public Base {
   std::shared_ptr<PumpedReactor> self_;
   absl::Mutex mu_;
   std::deque<Response> queue_ ABSL_GUARDED_BY(mu_);
+  size_t num_queued_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   bool is_writing_ ABSL_GUARDED_BY(mu_) = false;
   bool is_gone_ ABSL_GUARDED_BY(mu_) = false;
   bool is_ending_ ABSL_GUARDED_BY(mu_) = false;

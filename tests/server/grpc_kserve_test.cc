@@ -153,7 +153,7 @@ TEST_CASE("Kserve: a cancelled stream frees all its requests", "[grpc]") {
   GrpcFixture fixture;
   Context context;
   auto stream = fixture.kserve->ModelStreamInfer(&context);
-  ModelInferRequest request = MakeRequest("abc", 2000);
+  ModelInferRequest request = MakeRequest("abc", 1500);
   (*request.mutable_parameters())["stream"].set_bool_param(true);
   for (int i = 0; i < 5; ++i) REQUIRE(stream->Write(request));
   inference::ModelStreamInferResponse response;
