@@ -288,8 +288,9 @@ TEST_CASE("Grpc: a client that does not read is let go, and costs bounded memory
   request.mutable_sampling()->set_logprobs(20);  // fat messages fill the transport's window soon
   Context context(absl::Seconds(60));
   auto reader = fixture.inference->Generate(&context, request);
-  CHECK(fixture.engine.WaitIdle());
   v1::GenerateResponse response;
+  REQUIRE(reader->Read(&response));  // it runs; from now on nobody reads
+  CHECK(fixture.engine.WaitIdle());
   while (reader->Read(&response)) {
   }
   CHECK_FALSE(reader->Finish().ok());
