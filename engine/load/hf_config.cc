@@ -3,11 +3,14 @@
 
 #include <simdjson.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "engine/load/model_shape.h"
 #include "kernels/status_macros.h"
 
 namespace millrace {
@@ -77,12 +80,15 @@ class Fields {
     if (!Find(name, value)) return ids;
     int64_t id = 0;
     simdjson::dom::array list;
+    const auto fits = [&] { return id <= std::numeric_limits<int32_t>::max(); };
     if (value.get(id) == simdjson::SUCCESS) {
-      ids.push_back(static_cast<int32_t>(id));
+      if (!fits()) return Fail(name, absl::StrCat(id, " is no token id")), ids;
+      if (id >= 0) ids.push_back(static_cast<int32_t>(id));  // -1 means none
     } else if (value.get(list) == simdjson::SUCCESS) {
       for (const element item : list) {
-        if (item.get(id) != simdjson::SUCCESS || ids.size() == 256) return Fail(name, "not a list of ids"), ids;
-        ids.push_back(static_cast<int32_t>(id));
+        if (item.get(id) != simdjson::SUCCESS || !fits() || ids.size() == 256)
+          return Fail(name, "not a list of ids"), ids;
+        if (id >= 0) ids.push_back(static_cast<int32_t>(id));
       }
     } else {
       Fail(name, "neither an id nor a list of ids");
@@ -136,6 +142,14 @@ absl::Status ParseArchitecture(const Fields& fields, ModelInfo& info) {
   return absl::OkStatus();
 }
 
+// The attention factor by DeepSeek's two fields; 0 where they are absent: the usual one.
+double YarnMscale(Fields& scaling, double factor) {
+  const double numerator = scaling.Number("mscale", 0, 0, 1e3),
+               denominator = scaling.Number("mscale_all_dim", 0, 0, 1e3);
+  if (numerator == 0 || denominator == 0 || factor <= 1) return 0;
+  return (0.1 * numerator * std::log(factor) + 1) / (0.1 * denominator * std::log(factor) + 1);
+}
+
 absl::Status ParseRope(Fields& fields, ModelInfo& info) {
   RopeParams& rope = info.rope;
   rope.theta = fields.Number("rope_theta", 10000.0, 1.0, 1e12);
@@ -155,7 +169,7 @@ absl::Status ParseRope(Fields& fields, ModelInfo& info) {
   rope.high_freq_factor = scaling.Number("high_freq_factor", 4.0, 1e-3, 1e4);
   rope.beta_fast = scaling.Number("beta_fast", 32.0, 1e-3, 1e4);
   rope.beta_slow = scaling.Number("beta_slow", 1.0, 1e-3, 1e4);
-  rope.attention_factor = scaling.Number("attention_factor", 0.0, 0.0, 1e3);
+  rope.attention_factor = scaling.Number("attention_factor", YarnMscale(scaling, rope.factor), 0.0, 1e3);
   if (type == "linear") {
     rope.scaling = RopeScaling::kLinear;
   } else if (type == "llama3") {
@@ -163,6 +177,12 @@ absl::Status ParseRope(Fields& fields, ModelInfo& info) {
     if (rope.high_freq_factor == rope.low_freq_factor) scaling.Fail("high_freq_factor", "equals low_freq_factor");
   } else if (type == "yarn") {
     rope.scaling = RopeScaling::kYarn;
+    if (!scaling.Bool("truncate", true)) {
+      return absl::UnimplementedError("config.json: rope_scaling: yarn with truncate false is not supported");
+    }
+    // The scaled reach, where the config still tells the original one.
+    const double reach = std::min(rope.original_max_positions * rope.factor, 16777216.0);
+    info.max_positions = std::max(info.max_positions, static_cast<int32_t>(reach));
   } else if (type != "default") {
     return absl::UnimplementedError(absl::StrCat("config.json: rope type '", type.substr(0, 50),
                                                  "' is not supported; supported: default, linear, llama3, yarn"));
@@ -170,12 +190,43 @@ absl::Status ParseRope(Fields& fields, ModelInfo& info) {
   return scaling.status();
 }
 
+// "full_attention" or "sliding_attention" of every layer: whether all slide; nothing when the list is absent.
+absl::StatusOr<std::optional<bool>> AllLayersSlide(const Fields& fields) {
+  element value;
+  simdjson::dom::array list;
+  if (!fields.Find("layer_types", value)) return std::nullopt;
+  if (value.get(list) != simdjson::SUCCESS) return absl::InvalidArgumentError("config.json: layer_types: not a list");
+  size_t num_sliding = 0, num_full = 0;
+  for (const element item : list) {
+    std::string_view type;
+    if (item.get(type) != simdjson::SUCCESS) type = "";
+    num_sliding += type == "sliding_attention";
+    num_full += type == "full_attention";
+    if (type != "sliding_attention" && type != "full_attention") {
+      return absl::UnimplementedError(
+          absl::StrCat("config.json: layer type '", std::string(type.substr(0, 50)), "' is not supported"));
+    }
+  }
+  if (num_sliding > 0 && num_full > 0) {
+    return absl::UnimplementedError("config.json: a sliding window on some layers only is not supported");
+  }
+  return num_sliding > 0;
+}
+
 absl::Status ParseWindow(Fields& fields, ModelInfo& info) {
   const int32_t window = fields.Int("sliding_window", 0, 0, std::numeric_limits<int32_t>::max());
   const bool is_qwen = info.architecture == Architecture::kQwen2 || info.architecture == Architecture::kQwen3;
-  if (window == 0 || !fields.Bool("use_sliding_window", !is_qwen)) return absl::OkStatus();
-  if (is_qwen && fields.Int("max_window_layers", 0, 0, 1 << 20) > 0) {
-    return absl::UnimplementedError("config.json: a sliding window on some layers only is not supported");
+  ASSIGN_OR_RETURN(const std::optional<bool> all_slide, AllLayersSlide(fields));
+  // The Llama of transformers has no window, whatever its config says.
+  if (window == 0 || info.architecture == Architecture::kLlama || !all_slide.value_or(true)) return absl::OkStatus();
+  if (is_qwen) {
+    if (!fields.Bool("use_sliding_window", false)) return absl::OkStatus();
+    // Layers from max_window_layers on slide.
+    const int32_t first_sliding = fields.Int("max_window_layers", 28, 0, 1 << 20);
+    if (!all_slide.has_value() && first_sliding >= info.num_layers) return absl::OkStatus();
+    if (!all_slide.has_value() && first_sliding > 0) {
+      return absl::UnimplementedError("config.json: a sliding window on some layers only is not supported");
+    }
   }
   info.window_tokens = window;
   return absl::OkStatus();
@@ -195,10 +246,20 @@ absl::Status ParseQuantization(const Fields& fields, ModelInfo& info) {
   out.group_size = quantization.Int("group_size", quantization.Int("q_group_size", 128, -1, 4096), -1, 4096);
   out.is_symmetric = quantization.Bool("sym", !quantization.Bool("zero_point", false));
   out.uses_activation_order = quantization.Bool("desc_act", false);
+  if ((method == "gptq" || method == "awq") && out.bits != 4) {
+    return absl::UnimplementedError(absl::StrCat("config.json: quantization_config: ", method, " with ", out.bits,
+                                                 " bits is not supported; 4 are"));
+  }
   if (method == "gptq") {
     out.method = CheckpointQuantization::Method::kGptq;
+    out.has_true_zeros = quantization.String("checkpoint_format", "gptq") == "gptq_v2";
   } else if (method == "awq") {
     out.method = CheckpointQuantization::Method::kAwq;
+    const std::string version = quantization.String("version", "gemm");
+    if (version != "gemm" && version != "GEMM") {
+      return absl::UnimplementedError(absl::StrCat("config.json: quantization_config: AWQ version '",
+                                                   version.substr(0, 50), "' is not supported; supported: gemm"));
+    }
   } else if (method == "millrace") {
     out.method = CheckpointQuantization::Method::kMillrace;
   } else {
@@ -206,23 +267,6 @@ absl::Status ParseQuantization(const Fields& fields, ModelInfo& info) {
                                                  "' is not supported; supported: gptq, awq (4 bits), millrace"));
   }
   return quantization.status();
-}
-
-absl::Status CheckShape(const ModelInfo& info) {
-  if (info.num_heads % info.num_kv_heads != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("config.json: ", info.num_heads,
-                                                   " attention heads are no multiple of ", info.num_kv_heads,
-                                                   " key-value heads"));
-  }
-  if (info.head_dim % 2 != 0) return absl::InvalidArgumentError("config.json: head_dim is odd");
-  return absl::OkStatus();
-}
-
-int64_t CountParameters(const ModelInfo& info) {
-  const int64_t c = info.hidden_dim, q = int64_t{info.num_heads} * info.head_dim;
-  const int64_t kv = int64_t{info.num_kv_heads} * info.head_dim;
-  const int64_t layer = c * (q + 2 * kv) + q * c + 3 * c * info.ffn_dim + 2 * c;
-  return info.num_layers * layer + int64_t{info.vocab_tokens} * c * (info.has_tied_embeddings ? 1 : 2) + c;
 }
 
 }  // namespace
@@ -238,24 +282,32 @@ absl::StatusOr<ModelInfo> ParseModelConfig(std::string_view config_json) {
   info.ffn_dim = fields.Required("intermediate_size", 1, 1 << 20);
   info.num_heads = fields.Required("num_attention_heads", 1, 1024);
   info.num_kv_heads = fields.Int("num_key_value_heads", info.num_heads, 1, 1024);
-  info.head_dim = fields.Int("head_dim", std::max(info.hidden_dim / info.num_heads, 1), 1, 512);
+  const int32_t implied_head_dim =
+      info.architecture == Architecture::kQwen3 ? 128 : std::clamp(info.hidden_dim / info.num_heads, 1, 512);
+  info.head_dim = fields.Int("head_dim", implied_head_dim, 1, 512);
   info.vocab_tokens = fields.Required("vocab_size", 1, 1 << 22);
   info.max_positions = fields.Int("max_position_embeddings", 2048, 1, 1 << 24);
   info.norm_eps = static_cast<float>(fields.Number("rms_norm_eps", 1e-6, 0, 1));
   info.has_tied_embeddings = fields.Bool("tie_word_embeddings", false);
   const bool has_bias = fields.Bool("attention_bias", false);
-  info.has_qkv_bias = info.architecture == Architecture::kQwen2 || has_bias;
-  info.has_o_bias = info.architecture != Architecture::kQwen2 && has_bias;
-  info.has_mlp_bias = fields.Bool("mlp_bias", false);
+  const bool is_llama = info.architecture == Architecture::kLlama;
+  info.has_o_bias = has_bias && (is_llama || info.architecture == Architecture::kQwen3);
+  info.has_qkv_bias = info.has_o_bias || info.architecture == Architecture::kQwen2;
+  info.has_mlp_bias = is_llama && fields.Bool("mlp_bias", false);
   info.has_qk_norm = info.architecture == Architecture::kQwen3;
   info.dtype_name = fields.String("torch_dtype", fields.String("dtype", "bfloat16"));
   info.eos_token_ids = fields.Ids("eos_token_id");
   for (const int32_t id : fields.Ids("bos_token_id")) info.bos_token_id = id;
   for (const int32_t id : fields.Ids("pad_token_id")) info.pad_token_id = id;
   const std::string activation = fields.String("hidden_act", "silu");
+  if (fields.Number("partial_rotary_factor", 1.0, 0, 1) != 1.0) {
+    return absl::UnimplementedError("config.json: partial_rotary_factor other than 1 is not supported");
+  }
   if (activation != "silu") fields.Fail("hidden_act", "only silu is supported");
   RETURN_IF_ERROR(fields.status());
-  RETURN_IF_ERROR(CheckShape(info));
+  if (absl::Status status = CheckShape(info); !status.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("config.json: ", status.message()));
+  }
   RETURN_IF_ERROR(ParseRope(fields, info));
   RETURN_IF_ERROR(ParseWindow(fields, info));
   RETURN_IF_ERROR(ParseQuantization(fields, info));

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where Hugging Face directories keep chat templates.
+// Where Hugging Face directories and GGUF files keep chat templates.
 #include <filesystem>
 #include <fstream>
+#include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/load/gguf_model.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/template_json.h"
 #include "kernels/status_macros.h"
@@ -76,9 +79,25 @@ void TakeSpecialTokens(const TemplateDict& config, ChatTemplateSource& source) {
   }
 }
 
+absl::StatusOr<ChatTemplateSource> GgufTemplateSource(const std::string& path) {
+  ASSIGN_OR_RETURN(GgufText text, ReadGgufText(path));
+  ChatTemplateSource source;
+  source.text = std::move(text.chat_template);
+  const auto add = [&](const char* name, const std::optional<int32_t>& id) {
+    if (id.has_value() && static_cast<size_t>(*id) < text.vocab.tokens.size()) {
+      source.special_tokens.emplace_back(name, text.vocab.tokens[static_cast<size_t>(*id)]);
+    }
+  };
+  add("bos_token", text.vocab.bos_id);
+  add("eos_token", text.vocab.eos_id);
+  add("unk_token", text.vocab.unk_id);
+  return source;
+}
+
 }  // namespace
 
 absl::StatusOr<ChatTemplateSource> ReadChatTemplateSource(const std::string& model_dir) {
+  if (IsGgufPath(model_dir)) return GgufTemplateSource(model_dir);
   const std::filesystem::path dir = model_dir;
   ChatTemplateSource source;
   ASSIGN_OR_RETURN(const TemplateValue config, ReadJson(dir / "tokenizer_config.json"));

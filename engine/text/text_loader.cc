@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/load/gguf_model.h"
 #include "engine/text/byte_alphabet.h"
 #include "kernels/status_macros.h"
 
@@ -41,6 +42,13 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> ReadTokenizer(const fs::path& path) {
   return tokenizer;
 }
 
+absl::StatusOr<std::unique_ptr<Tokenizer>> GgufTokenizer(const std::string& path) {
+  ASSIGN_OR_RETURN(const GgufText text, ReadGgufText(path));
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::FromVocab(text.vocab);
+  if (tokenizer.ok()) return tokenizer;
+  return absl::Status(tokenizer.status().code(), absl::StrCat(path, ": ", tokenizer.status().message()));
+}
+
 }  // namespace
 
 absl::StatusOr<ModelText> LoadModelText(const std::string& model_path, const std::string& chat_template,
@@ -48,7 +56,9 @@ absl::StatusOr<ModelText> LoadModelText(const std::string& model_path, const std
   ModelText text;
   const fs::path tokenizer_path = fs::path(model_path) / "tokenizer.json";
   std::error_code error;
-  if (fs::exists(tokenizer_path, error)) {
+  if (IsGgufPath(model_path)) {
+    ASSIGN_OR_RETURN(text.tokenizer, GgufTokenizer(model_path));
+  } else if (fs::exists(tokenizer_path, error)) {
     ASSIGN_OR_RETURN(text.tokenizer, ReadTokenizer(tokenizer_path));
   } else if (missing == MissingTokenizer::kMeansBytes) {
     ASSIGN_OR_RETURN(text.tokenizer, ByteTokenizer());

@@ -7,6 +7,8 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "engine/inspect.h"
+#include "engine/load/quantize_checkpoint.h"
+#include "server/cli/progress.h"
 #include "server/load_model.h"
 
 namespace millrace {
@@ -57,7 +59,7 @@ void PrintInfo(const ModelInfo& info) {
        absl::StrCat(info.max_positions,
                     info.window_tokens > 0 ? absl::StrCat(", window of ", info.window_tokens) : std::string()));
   Line("rope", RopeText(info.rope));
-  Line("dtype", info.dtype_name);
+  Line("weights", info.weights_name);
   Line("quantisation", QuantizationText(info.quantization));
   Line("end of sequence", absl::StrJoin(info.eos_token_ids, ", "));
 }
@@ -78,7 +80,17 @@ int RunInspect(const ServeOptions& serve) {
 }
 
 int RunQuantize(const QuantizeOptions& options) {
-  return Complain(absl::UnimplementedError("writing quantised checkpoints is not built in yet; use --quantization"));
+  ProgressBar bar(nullptr);
+  const auto result = QuantizeCheckpoint(
+      options.input, options.output,
+      {.quantization = options.format,
+       .on_progress = [&bar](std::string_view stage, double fraction) { bar.Show(stage, fraction); }});
+  bar.Clear();
+  if (!result.ok()) return Complain(result.status());
+  const double mib = 1 << 20;
+  absl::PrintF("%s: weights %.1f MiB -> %.1f MiB\n", options.output, static_cast<double>(result->input_bytes) / mib,
+               static_cast<double>(result->output_bytes) / mib);
+  return 0;
 }
 
 }  // namespace millrace
