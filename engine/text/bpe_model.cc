@@ -44,6 +44,13 @@ BpeModel::BpeModel(Options options, const std::vector<ModelToken>& tokens, const
 }
 
 void BpeModel::LearnJoints(const std::vector<ModelToken>& tokens, const std::vector<MergeRule>& rules) {
+  known_chars_.assign(0x10000, false);
+  for (const ModelToken& token : tokens) {
+    if (token.text.empty()) continue;
+    const Utf8Char first = Utf8At(token.text, 0);
+    const bool is_char = first.num_bytes == token.text.size() && first.code_point < known_chars_.size();
+    if (is_char) known_chars_[first.code_point] = true;
+  }
   std::vector<bool> is_result(num_ids_);
   for (const MergeRule& rule : rules) is_result[rule.result] = true;
   for (const ModelToken& token : tokens) {
@@ -71,8 +78,8 @@ void BpeModel::Encode(std::string_view piece, EncodeScratch& scratch, std::vecto
     // Unknown characters may become bytes or a fused unknown token, which the joints know nothing about.
     if (joints_.Find(static_cast<int32_t>(previous.code_point), static_cast<int32_t>(c.code_point)).rank ==
             Merge::kNone &&
-        tokens_.Find(piece.substr(i - previous.num_bytes, previous.num_bytes)) >= 0 &&
-        tokens_.Find(piece.substr(i, c.num_bytes)) >= 0) {
+        IsKnownChar(previous.code_point, piece.substr(i - previous.num_bytes, previous.num_bytes)) &&
+        IsKnownChar(c.code_point, piece.substr(i, c.num_bytes))) {
       EncodeWord(piece.substr(word_begin, i - word_begin), scratch, ids);
       word_begin = i;
     }

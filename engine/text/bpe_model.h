@@ -4,8 +4,10 @@
 // a call writes lies in the caller's EncodeScratch.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -40,15 +42,16 @@ class WordCache {
     uint32_t num_ids = 0;
   };
 
-  // Long texts repeat words; for short ones clearing the slots would cost more than it saves.
+  // A slot for every eight bytes: a short text would pay more for clearing many than it saves.
   void EnableFor(size_t text_bytes) {
-    if (text_bytes >= kMinTextBytes) slots_.resize(kNumSlots);
+    if (text_bytes < kMinTextBytes) return;
+    slots_.resize(std::min(kMaxSlots, std::bit_ceil(text_bytes / 8)));
   }
-  Slot* SlotFor(uint64_t hash) { return slots_.empty() ? nullptr : &slots_[hash % kNumSlots]; }
+  Slot* SlotFor(uint64_t hash) { return slots_.empty() ? nullptr : &slots_[hash & (slots_.size() - 1)]; }
 
  private:
-  static constexpr size_t kNumSlots = 8192;
-  static constexpr size_t kMinTextBytes = 4096;
+  static constexpr size_t kMaxSlots = 8192;
+  static constexpr size_t kMinTextBytes = 512;
   std::vector<Slot> slots_;
 };
 
@@ -114,6 +117,9 @@ class BpeModel {
   void Propose(int32_t position, EncodeScratch& scratch) const;
   void AppendVirtual(int32_t symbol, std::vector<int32_t>& ids) const;
   bool IsCanonical(int32_t id, std::string_view word, EncodeScratch& scratch) const;
+  bool IsKnownChar(char32_t code_point, std::string_view text) const {
+    return code_point < known_chars_.size() ? known_chars_[code_point] : tokens_.Find(text) >= 0;
+  }
   void LearnJoints(const std::vector<ModelToken>& tokens, const std::vector<MergeRule>& rules);
 
   Options options_;
@@ -127,6 +133,7 @@ class BpeModel {
   // no merge can happen, so a piece is cut there.
   PairIndex joints_;
   bool cuts_pieces_ = false;
+  std::vector<bool> known_chars_;  // code points below U+10000 that are tokens
   // Whether merging a token's own text gives that one token. Learnt at first use; every thread learns the same.
   std::unique_ptr<std::atomic<uint8_t>[]> canonical_;
 };
