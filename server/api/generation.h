@@ -98,7 +98,7 @@ class Generator {
                                                                DeltaSink sink) = 0;
   virtual absl::StatusOr<std::unique_ptr<Generation>> Chat(const Caller& caller, const ChatRequest& request,
                                                            DeltaSink sink) = 0;
-  // One delta per input, with its embedding (last hidden state of the last token, not normalised).
+  // One delta per input, with its embedding (last hidden state of the last token, of unit length).
   virtual absl::StatusOr<std::unique_ptr<Generation>> Embed(const Caller& caller, const EmbeddingRequest& request,
                                                             DeltaSink sink) = 0;
 
