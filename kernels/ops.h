@@ -104,7 +104,7 @@ struct TokenLogprob {
   float logprob = 0;  // of the raw logits (before bias, penalties and temperature)
 };
 
-// How one row's next token is drawn. Order: bias, penalties, mask, temperature, then top-k, top-p, min-p.
+// How one row's next token is drawn. Order: bias, penalties, mask, temperature, then min-p, top-k, top-p.
 struct SampleRow {
   int32_t row = 0;        // of logits
   float temperature = 1;  // 0: greedy (lowest id wins a tie)

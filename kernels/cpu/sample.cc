@@ -51,13 +51,16 @@ void Penalize(const SampleRow& row, float* logits, int64_t vocab, Scratch& scrat
   for (const int32_t token : row.output_tokens) forget(token);
 }
 
+// A NaN stays where it is: the row is broken, and a ban must not hide that.
+void Forbid(float& logit) { logit = std::isnan(logit) ? logit : kNever; }
+
 void Restrict(const SampleRow& row, float* logits, int64_t vocab) {
   for (const int32_t token : row.banned_tokens) {
-    if (token >= 0 && token < vocab) logits[token] = kNever;
+    if (token >= 0 && token < vocab) Forbid(logits[token]);
   }
   if (row.mask == nullptr) return;
   for (int64_t i = 0; i < vocab; ++i) {
-    if ((row.mask[i / 32] >> (i % 32) & 1u) == 0) logits[i] = kNever;
+    if ((row.mask[i / 32] >> (i % 32) & 1u) == 0) Forbid(logits[i]);
   }
 }
 
