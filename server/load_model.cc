@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/load_model.h"
 
-#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/hub/hub_client.h"
 #include "server/cli/progress.h"
 
 namespace millrace {
 
 absl::StatusOr<std::string> FindModel(const std::string& model, const HubOptions& hub, Log* log) {
-  std::error_code error;
-  if (std::filesystem::exists(model, error)) return model;
-  return absl::NotFoundError(absl::StrCat("there is no file or directory ", model));
+  ProgressBar bar(log);
+  auto path = ResolveModel(model, hub, [&](const HubProgress& progress) {
+    if (progress.total_bytes == 0) return;
+    const double fraction = static_cast<double>(progress.done_bytes) / static_cast<double>(progress.total_bytes);
+    bar.Show(absl::StrCat("fetching ", model), fraction);
+  });
+  bar.Clear();
+  return path;
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> LoadModel(const std::string& model, const HubOptions& hub,

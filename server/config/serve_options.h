@@ -7,17 +7,10 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "engine/hub/hub_client.h"
 #include "server/http/http_server.h"
 
 namespace millrace {
-
-struct HubOptions {
-  std::string endpoint;     // HF_ENDPOINT; empty: the public hub
-  std::string token;        // HF_TOKEN or --hf-token; never logged
-  std::string cache_dir;    // --download-dir, HF_HUB_CACHE or HF_HOME/hub; empty: ~/.cache/huggingface/hub
-  std::string revision;     // --revision; empty: main
-  bool is_offline = false;  // HF_HUB_OFFLINE
-};
 
 struct ServeOptions {
   std::string model;                            // directory, .gguf file, or org/name on a hub
