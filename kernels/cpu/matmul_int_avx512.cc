@@ -74,14 +74,15 @@ template <typename Weight, int kRows, int kVectors>
   }
 }
 
-// Adds kChunkSteps steps to the exact sums.
+// Adds kChunkSteps steps to the exact sums, even steps to `even` and odd ones to `odd` (which may be the same).
 template <typename Weight, int kRows, int kVectors>
-[[gnu::always_inline]] inline void AddChunk(const TileArgs& args, Cursor& cursor, __m512i (&sums)[kRows][kVectors]) {
+[[gnu::always_inline]] inline void AddChunk(const TileArgs& args, Cursor& cursor, __m512i (&even)[kRows][kVectors],
+                                            __m512i (&odd)[kRows][kVectors]) {
   constexpr int kStepBytes = kVectors * Weight::kVectorBytes;
   Prefetch(args, cursor.prefetch);
 #pragma unroll
   for (int i = 0; i < kChunkSteps; ++i) {
-    AddStep<Weight>(cursor.weights + i * kStepBytes, cursor.items + i * kRows, sums);
+    AddStep<Weight>(cursor.weights + i * kStepBytes, cursor.items + i * kRows, i % 2 == 0 ? even : odd);
   }
   cursor.weights += kChunkSteps * kStepBytes;
   cursor.items += kChunkSteps * kRows;
@@ -100,7 +101,7 @@ void ChannelTile(const TileArgs& args) {
   }
   Cursor cursor = {args.weights, reinterpret_cast<const int32_t*>(args.activations), args.prefetch};
   int64_t step = 0;
-  for (; step + kChunkSteps <= args.num_units; step += kChunkSteps) AddChunk<Weight>(args, cursor, sums);
+  for (; step + kChunkSteps <= args.num_units; step += kChunkSteps) AddChunk<Weight>(args, cursor, sums, sums);
   for (; step < args.num_units; ++step) {
     AddStep<Weight>(cursor.weights, cursor.items, sums);
     cursor.weights += kVectors * Weight::kVectorBytes;
@@ -152,7 +153,20 @@ void GroupTile(const TileArgs& args) {
     cursor.weights += kHeaderBytes;
     __m512i sums[kRows][kVectors];
     StartGroup<Weight, kHasZeros>(header + kVectors * 32, offsets, sums);
-    for (int64_t step = 0; step < args.steps_per_unit; step += kChunkSteps) AddChunk<Weight>(args, cursor, sums);
+    if constexpr (kRows == 1) {
+      // Two sums alone would wait for each other's latency; exact ones may be split.
+      __m512i odd[kRows][kVectors] = {{_mm512_setzero_si512(), _mm512_setzero_si512()}};
+      for (int64_t step = 0; step < args.steps_per_unit; step += kChunkSteps) {
+        AddChunk<Weight>(args, cursor, sums, odd);
+      }
+      for (int vector = 0; vector < kVectors; ++vector) {
+        sums[0][vector] = _mm512_add_epi32(sums[0][vector], odd[0][vector]);
+      }
+    } else {
+      for (int64_t step = 0; step < args.steps_per_unit; step += kChunkSteps) {
+        AddChunk<Weight>(args, cursor, sums, sums);
+      }
+    }
     for (int vector = 0; vector < kVectors; ++vector) {
       const __m512 w_scale =
           _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(header + vector * 32)));

@@ -2,6 +2,7 @@
 #include "kernels/cpu/matmul_panels.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "kernels/check.h"
 #include "kernels/cpu/matmul_kernels.h"
@@ -17,6 +18,8 @@ constexpr int64_t kMaxBlockRows = 512;
 constexpr int64_t kBlockBytes = 24 * 1024;
 constexpr int64_t kFewTilesBlockBytes = 16 * 1024;
 constexpr int64_t kFewTiles = 6;
+constexpr int64_t kPiecesPerThread = 32;
+constexpr int64_t kMinPartTiles = 8;
 // Below this many inputs times rows the conversion is not worth waking threads for.
 constexpr int64_t kSerialConversion = 16 * 1024;
 constexpr int64_t kMaxItemBytes = 8;
@@ -103,22 +106,33 @@ void WriteTile(const Block& block, int64_t panel, int64_t tile, const uint8_t* s
   block.kernels.output(out);
 }
 
-// Multiplies tiles [tile_begin, tile_end) with one panel. `stream_end`: where this thread's weights end, the limit of
-// what is fetched ahead.
-void MultiplyPanel(const Block& block, int64_t panel, int64_t tile_begin, int64_t tile_end, int worker,
-                   const uint8_t* stream_end) {
+// A piece of the work: one panel times the tiles [tile_begin, tile_end).
+struct Piece {
+  int64_t panel = 0;
+  int64_t tile_begin = 0;
+  int64_t tile_end = 0;
+};
+
+// Units per block of a panel: about `block_bytes`, all blocks alike, whole chunks of steps.
+int64_t BlockUnits(const PanelLayout& layout, int64_t block_bytes) {
+  const int64_t num_blocks = CeilDiv(layout.panel_bytes(), block_bytes);
+  return RoundUp(CeilDiv(layout.num_units, num_blocks), layout.steps_per_unit == 1 ? kChunkSteps : 1);
+}
+
+// `after`: the panel this thread will read next, or null; its start is fetched during this panel's last block.
+void MultiplyPanel(const Block& block, const Piece& piece, int worker, const uint8_t* after) {
   const PanelLayout& layout = block.layout;
-  const uint8_t* weights = block.w->data.data() + panel * layout.panel_bytes();
-  const int64_t block_multiple = layout.steps_per_unit == 1 ? kChunkSteps : 1;
-  const int64_t num_tiles = tile_end - tile_begin;
-  const int64_t block_bytes = num_tiles <= kFewTiles ? kFewTilesBlockBytes : kBlockBytes;
-  const int64_t block_units = RoundUp(std::max<int64_t>(1, block_bytes / layout.unit_bytes), block_multiple);
+  const uint8_t* weights = block.w->data.data() + piece.panel * layout.panel_bytes();
+  const int64_t num_tiles = piece.tile_end - piece.tile_begin;
+  const int64_t block_units = BlockUnits(layout, num_tiles <= kFewTiles ? kFewTilesBlockBytes : kBlockBytes);
   uint8_t* sums = block.sums + worker * block.sums_worker_bytes;
   for (int64_t unit = 0; unit < layout.num_units; unit += block_units) {
     const int64_t num_units = std::min(block_units, layout.num_units - unit);
     const int64_t step = unit * layout.steps_per_unit;
-    const uint8_t* next = weights + (unit + num_units) * layout.unit_bytes;
-    const int64_t ahead_bytes = std::min<int64_t>(block_units * layout.unit_bytes, stream_end - next);
+    const bool is_last = unit + num_units == layout.num_units;
+    const uint8_t* next = is_last ? after : weights + (unit + num_units) * layout.unit_bytes;
+    const int64_t next_units = is_last ? block_units : std::min(block_units, layout.num_units - unit - num_units);
+    const int64_t ahead_bytes = next == nullptr ? 0 : next_units * layout.unit_bytes;
     const int64_t tile_ahead_bytes = RoundUp(CeilDiv(ahead_bytes, num_tiles), kLineBytes);
     TileArgs args;
     args.weights = weights + unit * layout.unit_bytes;
@@ -127,43 +141,47 @@ void MultiplyPanel(const Block& block, int64_t panel, int64_t tile_begin, int64_
     args.is_first = unit == 0;
     const int64_t num_chunks = CeilDiv(num_units * layout.steps_per_unit, kChunkSteps);
     args.prefetch_chunk_bytes = RoundUp(CeilDiv(tile_ahead_bytes, num_chunks), kLineBytes);
-    for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
+    for (int64_t tile = piece.tile_begin; tile < piece.tile_end; ++tile) {
       const int64_t row = block.TileRow(tile);
       const int64_t rows = block.TileRow(tile + 1) - row;
       const int64_t group = block.num_scale_groups == 1 ? 0 : unit;
       args.activations = block.items + (row * layout.num_steps() + step * rows) * layout.activation_item_bytes;
       args.scales = block.scales + row * block.num_scale_groups + group * rows;
       args.offsets = block.offsets + row * block.num_scale_groups + group * rows;
-      args.sums = sums + (row - block.TileRow(tile_begin)) * layout.num_channels * 4;
-      args.prefetch = next + (tile - tile_begin) * tile_ahead_bytes;
-      args.prefetch_end = std::min(args.prefetch + tile_ahead_bytes, next + ahead_bytes);
-      block.kernels.tiles[rows - 1](args);
-      if (unit + num_units == layout.num_units) {
-        WriteTile(block, panel, tile, static_cast<const uint8_t*>(args.sums));
+      args.sums = sums + (row - block.TileRow(piece.tile_begin)) * layout.num_channels * 4;
+      if (next != nullptr) {
+        args.prefetch = next + std::min((tile - piece.tile_begin) * tile_ahead_bytes, ahead_bytes);
+        args.prefetch_end = next + std::min((tile - piece.tile_begin + 1) * tile_ahead_bytes, ahead_bytes);
       }
+      block.kernels.tiles[rows - 1](args);
+      if (is_last) WriteTile(block, piece.panel, tile, static_cast<const uint8_t*>(args.sums));
     }
   }
 }
 
 void MultiplyBlock(const Block& block, ThreadPool& pool) {
   const int64_t num_panels = block.layout.num_panels;
-  // Few panels and many rows on many threads: cut the rows too. Each part reads the whole panel, so parts stay large.
-  const int64_t wanted_items = 4 * pool.num_threads();
-  const int64_t max_parts = std::max<int64_t>(1, block.num_tiles / 8);
-  const int64_t num_parts = std::clamp<int64_t>(CeilDiv(wanted_items, num_panels), 1, max_parts);
-  const int64_t chunk_panels = std::max<int64_t>(1, num_panels / (8 * pool.num_threads()));
-  const int64_t num_chunks = CeilDiv(num_panels, chunk_panels);
-  const uint8_t* weights = block.w->data.data();
-  pool.ParallelForChunks(num_chunks * num_parts, 1, [&](int64_t begin, int64_t end, int worker) {
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t part = item % num_parts;
-      const int64_t panel_begin = item / num_parts * chunk_panels;
-      const int64_t panel_end = std::min(panel_begin + chunk_panels, num_panels);
-      const uint8_t* stream_end = weights + panel_end * block.layout.panel_bytes();
-      for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
-        MultiplyPanel(block, panel, block.num_tiles * part / num_parts, block.num_tiles * (part + 1) / num_parts,
-                      worker, stream_end);
-      }
+  // Enough pieces that the thread which ends last is not far behind. With few panels the rows are cut too; each part
+  // reads the whole panel, so parts stay large.
+  const int64_t wanted_pieces = kPiecesPerThread * pool.num_threads();
+  const int64_t max_parts = std::max<int64_t>(1, block.num_tiles / kMinPartTiles);
+  const int64_t num_parts = std::clamp<int64_t>(CeilDiv(wanted_pieces, num_panels), 1, max_parts);
+  const int64_t num_pieces = num_panels * num_parts;
+  // Threads take the next piece before they start on the one they have, to know what to fetch meanwhile.
+  std::atomic<int64_t> num_taken{0};
+  pool.Run([&](int worker) {
+    int64_t piece = num_taken.fetch_add(1, std::memory_order_relaxed);
+    while (piece < num_pieces) {
+      const int64_t next = num_taken.fetch_add(1, std::memory_order_relaxed);
+      const int64_t part = piece % num_parts;
+      const bool is_new_panel = next < num_pieces && next / num_parts != piece / num_parts;
+      MultiplyPanel(block,
+                    {.panel = piece / num_parts,
+                     .tile_begin = block.num_tiles * part / num_parts,
+                     .tile_end = block.num_tiles * (part + 1) / num_parts},
+                    worker,
+                    is_new_panel ? block.w->data.data() + next / num_parts * block.layout.panel_bytes() : nullptr);
+      piece = next;
     }
   });
 }
