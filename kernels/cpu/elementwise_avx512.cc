@@ -30,7 +30,7 @@ void RmsNormRowAvx512(const float* x, const float* weight, float eps, int64_t co
 
 void SwiGluRowAvx512(const float* gate, const float* up, int64_t cols, float* out) {
   const __m512 one = _mm512_set1_ps(1.0f);
-  const __m512 lowest = _mm512_set1_ps(-88.0f);  // below it the sigmoid is zero in float32 anyway
+  const __m512 lowest = _mm512_set1_ps(-128.0f);  // already exp's infinity, which makes the quotient zero
   for (int64_t c = 0; c < cols; c += 16) {
     const __mmask16 mask = TailMask(cols - c);
     const __m512 g = _mm512_maskz_loadu_ps(mask, gate + c);
