@@ -45,6 +45,8 @@ absl::StatusOr<uint64_t> ParseBytes(const std::string* text) {
 bool IsRedirect(int code) { return code == 301 || code == 302 || code == 303 || code == 307 || code == 308; }
 bool MayPass(int code) { return code == 408 || code == 425 || code == 429 || code >= 500; }
 
+}  // namespace
+
 absl::StatusOr<HubRepoInfo> ParseRepoInfo(std::string_view body) {
   TemplateJsonLimits limits;
   limits.max_bytes = kMaxInfoBytes;
@@ -73,8 +75,6 @@ absl::StatusOr<HubRepoInfo> ParseRepoInfo(std::string_view body) {
   return info;
 }
 
-}  // namespace
-
 HubApi::HubApi(const HubOptions& options, std::string repo)
     : options_(options),
       repo_(std::move(repo)),
@@ -86,11 +86,11 @@ std::string HubApi::FileUrl(const std::string& commit, const std::string& file) 
                       UrlEscape(commit, Slashes::kEscaped), "/", UrlEscape(file, Slashes::kKept));
 }
 
-absl::Status HubApi::Retry(const std::function<absl::Status()>& attempt) const {
+absl::Status HubApi::Retry(int max_attempts, const std::function<absl::Status()>& attempt) const {
   absl::Duration delay = options_.retry_delay;
   for (int i = 1;; ++i) {
     absl::Status status = attempt();
-    if (!absl::IsUnavailable(status) || i >= options_.max_attempts) return status;
+    if (!absl::IsUnavailable(status) || i >= max_attempts) return status;
     // Nobody can wake this thread earlier: the network is not ready before the time.
     absl::SleepFor(std::min(delay, kMaxRetryDelay));
     delay *= 2;
@@ -145,12 +145,12 @@ absl::Status HubApi::CheckCode(const HubHttpResponse& response, std::string_view
   return MayPass(code) ? absl::UnavailableError(message) : absl::InvalidArgumentError(message);
 }
 
-absl::StatusOr<HubRepoInfo> HubApi::GetRepoInfo(const std::string& revision) {
+absl::StatusOr<HubRepoInfo> HubApi::GetRepoInfo(const std::string& revision, int max_attempts) {
   HubHttpRequest request;
   request.url = absl::StrCat(endpoint_, "/api/models/", UrlEscape(repo_, Slashes::kKept), "/revision/",
                              UrlEscape(revision, Slashes::kEscaped));
   std::string body;
-  RETURN_IF_ERROR(Retry([&]() -> absl::Status {
+  RETURN_IF_ERROR(Retry(max_attempts, [&]() -> absl::Status {
     body.clear();
     ASSIGN_OR_RETURN(const HubHttpResponse response,
                      Follow(request, StopAt::kFinalAnswer, [&](const HubHttpResponse&, std::string_view piece) {
@@ -170,7 +170,7 @@ absl::StatusOr<HubFileInfo> HubApi::GetFileInfo(const std::string& commit, const
   request.method = HubMethod::kHead;
   request.url = FileUrl(commit, file);
   HubHttpResponse response;
-  RETURN_IF_ERROR(Retry([&]() -> absl::Status {
+  RETURN_IF_ERROR(Retry(options_.max_attempts, [&]() -> absl::Status {
     ASSIGN_OR_RETURN(response, Follow(request, StopAt::kLinkedFile, nullptr));
     return response.Header("x-linked-etag") != nullptr ? absl::OkStatus() : CheckCode(response, file);
   }));

@@ -26,11 +26,14 @@ struct HubFileInfo {
   uint64_t file_bytes = 0;
 };
 
+// The JSON a hub answers about a repository. InvalidArgument: no commit, no list, a name that would leave the cache.
+absl::StatusOr<HubRepoInfo> ParseRepoInfo(std::string_view body);
+
 class HubApi {
  public:
   HubApi(const HubOptions& options, std::string repo);
 
-  absl::StatusOr<HubRepoInfo> GetRepoInfo(const std::string& revision);
+  absl::StatusOr<HubRepoInfo> GetRepoInfo(const std::string& revision, int max_attempts);
   absl::StatusOr<HubFileInfo> GetFileInfo(const std::string& commit, const std::string& file);
 
   // Bytes from `resume_bytes` on. `restart` is called before the first piece if the hub sends the whole file instead.
@@ -42,8 +45,9 @@ class HubApi {
   absl::Status GetFile(const std::string& commit, const std::string& file, uint64_t resume_bytes,
                        const Receiver& receiver);
 
-  // Calls `attempt` until it succeeds, fails for good or the attempts are used up; waits longer each time.
-  absl::Status Retry(const std::function<absl::Status()>& attempt) const;
+  // Calls `attempt` until it succeeds, fails for good or `max_attempts` are used up; waits longer each time.
+  absl::Status Retry(int max_attempts, const std::function<absl::Status()>& attempt) const;
+  int max_attempts() const { return options_.max_attempts; }
 
  private:
   enum class StopAt { kLinkedFile, kFinalAnswer };

@@ -71,7 +71,7 @@ absl::StatusOr<HubModelName> ParseModelName(std::string_view name) {
   if (colon != name.npos) parsed.choice = std::string(name.substr(colon + 1));
   const std::string& repo = parsed.repo;
   const size_t slash = repo.find('/');
-  const bool has_parts = slash == repo.npos || (slash > 0 && slash + 1 < repo.size());
+  const bool has_parts = slash != repo.npos && slash > 0 && slash + 1 < repo.size();
   const bool is_plain = !repo.empty() && has_parts && repo.size() <= 96 &&
                         std::count(repo.begin(), repo.end(), '/') <= 1 &&
                         std::all_of(repo.begin(), repo.end(), [](char c) { return IsNameChar(c) || c == '/'; }) &&

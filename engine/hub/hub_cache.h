@@ -16,11 +16,11 @@ namespace millrace {
 
 // org/name[:choice] taken apart.
 struct HubModelName {
-  std::string repo;    // "org/name" or "name"
+  std::string repo;    // "org/name"
   std::string choice;  // of a GGUF file; may be empty
 };
 
-// InvalidArgument: letters, digits and ._- only, no "..", no "--", at most 96 characters and one slash.
+// NotFound unless it is letters, digits and ._- around one slash, without ".." and "--", at most 96 characters.
 absl::StatusOr<HubModelName> ParseModelName(std::string_view name);
 // A branch, tag or commit that cannot leave the cache's refs/ folder.
 absl::Status CheckRevision(std::string_view revision);

@@ -28,19 +28,17 @@ class Resolver {
         cache_(cache_dir, name.repo) {}
 
   absl::StatusOr<std::string> Run() {
+    std::optional<std::string> cached = FindCached();
     if (options_.is_offline) {
-      std::optional<std::string> cached = FindCached();
       if (cached) return *std::move(cached);
       return absl::NotFoundError(absl::StrCat(name_.repo, " at ", revision_,
                                               " is not complete in the cache, and the hub may not be asked "
                                               "(HF_HUB_OFFLINE)"));
     }
     HubApi api(options_, name_.repo);
-    absl::StatusOr<HubRepoInfo> info = api.GetRepoInfo(revision_);
-    if (absl::IsUnavailable(info.status())) {
-      std::optional<std::string> cached = FindCached();
-      if (cached) return *std::move(cached);
-    }
+    // With a copy at hand nobody needs to wait for a network that is not there.
+    absl::StatusOr<HubRepoInfo> info = api.GetRepoInfo(revision_, cached ? 1 : options_.max_attempts);
+    if (cached && absl::IsUnavailable(info.status())) return *std::move(cached);
     if (!info.ok()) return info.status();
     return Fetch(api, *info);
   }

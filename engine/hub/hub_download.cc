@@ -135,7 +135,7 @@ absl::Status Fill(HubApi& api, const std::string& commit, const HubFileInfo& fil
   uint64_t before = 0;
   do {
     before = partial.num_bytes();
-    const absl::Status status = api.Retry([&]() -> absl::Status {
+    const absl::Status status = api.Retry(api.max_attempts(), [&]() -> absl::Status {
       if (partial.num_bytes() == file.file_bytes) return absl::OkStatus();
       const uint64_t begin = partial.num_bytes();
       RETURN_IF_ERROR(api.GetFile(commit, file.name, begin, receiver));

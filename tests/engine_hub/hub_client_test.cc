@@ -96,8 +96,7 @@ TEST_CASE("Hub: a path that exists is itself, and nonsense is refused before ask
   CHECK(*f.Resolve(f.cache.string()) == f.cache.string());
   CHECK(f.Resolve("/no/such/dir").status().code() == absl::StatusCode::kNotFound);
   CHECK(f.Resolve("./nothing").status().code() == absl::StatusCode::kNotFound);
-  for (const char* name :
-       {"a/b/c", "a//b", "../x", "org/..", "org/a--b", "org/a b", "org/", "org/.hidden", "a\n/b"}) {
+  for (const char* name : {"a/b/c", "a//b", "../x", "org/..", "org/a--b", "org/a b", "org/", "org/.hidden", "a\n/b"}) {
     INFO(name);
     CHECK_FALSE(f.Resolve(name).ok());
   }
@@ -258,10 +257,11 @@ TEST_CASE("Hub: without a connection a complete copy is used, an incomplete one 
   CHECK(f.hub.hub().requests().size() == before);
   f.options.revision = "";
   f.options.is_offline = false;
-  f.options.max_attempts = 1;
+  f.options.retry_delay = absl::Seconds(1);   // a copy at hand is not waited for
   f.options.endpoint = "http://127.0.0.1:1";  // nobody listens
   CHECK(*f.Resolve() == dir);
   fs::remove(f.repo() / "blobs" / Sha256Hex(f.hub.files["model.safetensors"]));
+  f.options.retry_delay = absl::Milliseconds(1);
   CHECK(f.Resolve().status().code() == absl::StatusCode::kUnavailable);
   f.options.is_offline = true;
   CHECK(std::string(f.Resolve().status().message()).find("HF_HUB_OFFLINE") != std::string::npos);
