@@ -85,7 +85,7 @@ absl::StatusOr<std::vector<std::string>> HfWeightPaths(const std::string& dir) {
   return names;
 }
 
-absl::StatusOr<HfFiles> OpenHfFiles(const std::string& dir) {
+absl::StatusOr<HfFiles> OpenHfFiles(const std::string& dir, const ModelInfo& info) {
   HfFiles all;
   ASSIGN_OR_RETURN(const std::vector<std::string> paths, HfWeightPaths(dir));
   for (const std::string& path : paths) {
@@ -100,6 +100,11 @@ absl::StatusOr<HfFiles> OpenHfFiles(const std::string& dir) {
           absl::StrCat(path, ": tensor '", parsed->begin()->first, "' is in another file too"));
     }
     all.files.push_back(std::move(file));
+  }
+  const auto head = all.tensors.find("lm_head.weight");
+  if (info.has_tied_embeddings && head != all.tensors.end()) {
+    const TensorView shared = head->second;  // the map may move its entries below
+    all.tensors.try_emplace("model.embed_tokens.weight", shared);
   }
   return all;
 }

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/load/mapped_file.h"
+#include "engine/load/model_info.h"
 #include "engine/load/safetensors.h"
 
 namespace millrace {
@@ -22,8 +23,8 @@ struct HfFiles {
 absl::StatusOr<std::vector<std::string>> ParseShardIndex(std::string_view index_json);
 
 // Maps the files and checks their headers. NotFound: no weights, with what lies there instead. InvalidArgument names
-// the file, the tensor and the fault.
-absl::StatusOr<HfFiles> OpenHfFiles(const std::string& dir);
+// the file, the tensor and the fault. A tied embedding that was saved as lm_head.weight gets its own name too.
+absl::StatusOr<HfFiles> OpenHfFiles(const std::string& dir, const ModelInfo& info);
 
 // Paths of the weight files. NotFound as above.
 absl::StatusOr<std::vector<std::string>> HfWeightPaths(const std::string& dir);

@@ -101,7 +101,7 @@ class HfTensors final : public TensorSource {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenHfTensors(const ModelInfo& info) {
-  ASSIGN_OR_RETURN(HfFiles files, OpenHfFiles(info.source));
+  ASSIGN_OR_RETURN(HfFiles files, OpenHfFiles(info.source, info));
   return std::make_unique<HfTensors>(std::move(files), info.quantization);
 }
 

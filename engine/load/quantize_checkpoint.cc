@@ -170,7 +170,7 @@ absl::StatusOr<QuantizeCheckpointResult> QuantizeCheckpoint(const std::string& i
   ASSIGN_OR_RETURN(const WeightFormats formats, ChooseWeightFormats(info, load));
   ASSIGN_OR_RETURN(const std::unique_ptr<TensorSource> source, OpenHfTensors(info));
   RETURN_IF_ERROR(CheckTensors(info, *source));
-  ASSIGN_OR_RETURN(const HfFiles input, OpenHfFiles(input_dir));
+  ASSIGN_OR_RETURN(const HfFiles input, OpenHfFiles(input_dir, info));
   const fs::path config_path = fs::path(input_dir) / "config.json";
   ASSIGN_OR_RETURN(const std::string config, QuantizedConfig(config_path, options.quantization));
 

@@ -106,7 +106,7 @@ absl::StatusOr<LinearPlan> PlanLinear(const LinearSpec& spec, const WeightKind& 
 
 absl::Status CheckTensors(const ModelInfo& info, const TensorSource& source) {
   std::vector<std::string> names = {"model.embed_tokens.weight", "model.norm.weight"};
-  ListTensors(HeadSpecOf(info), names);
+  if (!info.has_tied_embeddings) ListTensors(HeadSpecOf(info), names);
   for (int32_t i = 0; i < info.num_layers; ++i) {
     const LayerSpec spec = LayerSpecOf(info, i);
     for (const std::string& name : {spec.attn_norm, spec.mlp_norm, spec.q_norm, spec.k_norm}) {
