@@ -39,6 +39,8 @@ struct Block {
   int64_t first_row = 0;
   int64_t num_rows = 0;
   int64_t num_tiles = 0;
+  int64_t short_tile_rows = 0;
+  int64_t num_tall_tiles = 0;
   int64_t num_scale_groups = 1;  // scales and offsets per row
   uint8_t* items = nullptr;
   float* scales = nullptr;
@@ -46,8 +48,8 @@ struct Block {
   uint8_t* sums = nullptr;  // [worker][rows][channels] of 4 bytes
   int64_t sums_worker_bytes = 0;
 
-  // Tiles differ by at most one row. Tile t holds the rows [TileRow(t), TileRow(t + 1)).
-  int64_t TileRow(int64_t tile) const { return num_rows * tile / num_tiles; }
+  // The first num_tall_tiles tiles are one row taller. Tile t holds the rows [TileRow(t), TileRow(t + 1)).
+  int64_t TileRow(int64_t tile) const { return tile * short_tile_rows + std::min(tile, num_tall_tiles); }
 };
 
 PanelKernels KernelsFor(const CpuPackedWeight& w) {
@@ -225,6 +227,8 @@ void MatmulPanels(const MatmulArgs& args, const OpContext& context, MatmulWorksp
     block.first_row = row;
     block.num_rows = std::min(block_rows, args.x.rows - row);
     block.num_tiles = CeilDiv(block.num_rows, block.kernels.max_tile_rows);
+    block.short_tile_rows = block.num_rows / block.num_tiles;
+    block.num_tall_tiles = block.num_rows % block.num_tiles;
     if (block.num_rows * block.w->num_inputs <= kSerialConversion) {
       for (int64_t tile = 0; tile < block.num_tiles; ++tile) ConvertTile(block, tile);
     } else {
