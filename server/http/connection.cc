@@ -20,6 +20,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "server/http/connection_accounts.h"
 #include "server/http/response_channel.h"
 
 namespace millrace {
@@ -35,6 +36,7 @@ using RequestParser = http::request_parser<http::string_body>;
 constexpr size_t kWatchBytes = 512;       // read area while a response is under way: kept small, one per stream
 constexpr size_t kReadBytes = 16 * 1024;  // read area while a request arrives
 constexpr size_t kMaxPipelinedBytes = 64 * 1024;
+constexpr size_t kWritePieceBytes = 256 * 1024;
 constexpr auto kToken = asio::as_tuple(asio::use_awaitable);
 
 Clock::duration ToStd(absl::Duration duration) {
@@ -52,36 +54,6 @@ struct ReadOutcome {
   int refuse_status = 0;  // not 0: answer that and close
   std::string message;
   std::optional<HttpResponse> refusal;  // the handler's own
-};
-
-// Charges a body's announced bytes to the account of all connections.
-class BodyCharge {
- public:
-  explicit BodyCharge(ConnectionShared& shared) : shared_(shared) {}
-  ~BodyCharge() { shared_.buffered_body_bytes -= bytes_; }
-  bool Add(int64_t bytes) {
-    bytes_ += bytes;
-    return (shared_.buffered_body_bytes += bytes) <= shared_.limits.max_buffered_body_bytes;
-  }
-
- private:
-  ConnectionShared& shared_;
-  int64_t bytes_ = 0;
-};
-
-class ActiveRequest {
- public:
-  explicit ActiveRequest(ConnectionShared& shared) : shared_(shared) {
-    absl::MutexLock lock(&shared_.mu);
-    ++shared_.num_active_requests;
-  }
-  ~ActiveRequest() {
-    absl::MutexLock lock(&shared_.mu);
-    --shared_.num_active_requests;
-  }
-
- private:
-  ConnectionShared& shared_;
 };
 
 template <class Stream>
@@ -378,11 +350,17 @@ class ConnectionImpl : public Connection, public std::enable_shared_from_this<Co
     return head;
   }
 
+  // Each piece has the write time-out to itself, so that a long answer to a slow but willing reader gets through.
   asio::awaitable<bool> WriteAll(std::string_view bytes) {
-    SetDeadline(shared_.limits.write_timeout);
-    auto [error, num_bytes] = co_await asio::async_write(stream_, asio::buffer(bytes.data(), bytes.size()), kToken);
-    ClearDeadline();
-    co_return !error && !is_dead_;
+    while (!bytes.empty() && !is_dead_) {
+      const std::string_view piece = bytes.substr(0, kWritePieceBytes);
+      SetDeadline(shared_.limits.write_timeout);
+      auto [error, num_bytes] = co_await asio::async_write(stream_, asio::buffer(piece.data(), piece.size()), kToken);
+      ClearDeadline();
+      if (error) co_return false;
+      bytes.remove_prefix(num_bytes);
+    }
+    co_return !is_dead_;
   }
 
   // Says goodbye. After a refusal the client may still be sending; closing at once would reset the connection and
