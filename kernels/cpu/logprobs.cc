@@ -9,59 +9,36 @@
 #include "kernels/cpu/op_context.h"
 
 namespace millrace::cpu {
-namespace {
 
-bool IsBetter(const TokenLogprob& a, const TokenLogprob& b) {
-  return a.logprob != b.logprob ? a.logprob > b.logprob : a.token < b.token;
-}
-
-// The num_top best logits, kept sorted by insertion: num_top is small.
-void FindTop(const float* logits, int64_t vocab, int32_t num_top, absl::Span<TokenLogprob> top) {
-  int32_t num_found = 0;
-  for (int64_t i = 0; i < vocab; ++i) {
-    const TokenLogprob candidate{.token = static_cast<int32_t>(i), .logprob = logits[i]};
-    if (num_found == num_top && !IsBetter(candidate, top[static_cast<size_t>(num_top - 1)])) continue;
-    int32_t at = num_found < num_top ? num_found++ : num_top - 1;
-    for (; at > 0 && IsBetter(candidate, top[static_cast<size_t>(at - 1)]); --at) {
-      top[static_cast<size_t>(at)] = top[static_cast<size_t>(at - 1)];
-    }
-    top[static_cast<size_t>(at)] = candidate;
-  }
-}
-
-}  // namespace
-
-double LogSumExp(const float* logits, int64_t vocab) {
-  float largest = -std::numeric_limits<float>::infinity();
-  for (int64_t i = 0; i < vocab; ++i) largest = std::max(largest, logits[i]);
-  double sum = 0;
-  for (int64_t i = 0; i < vocab; ++i) sum += std::exp(logits[i] - largest);
-  return std::log(sum) + largest;
-}
-
-void FillLogprobs(const float* logits, int64_t vocab, int32_t num_top, SampleResult& result) {
+void FillLogprobs(const float* logits, int64_t vocab, int32_t num_top, VocabScan& scan, SampleResult& result) {
   MILLRACE_CHECK(result.token >= 0 && result.token < vocab, "a token id is outside the logits");
-  const double normalizer = LogSumExp(logits, vocab);
+  const bool is_sound = scan.FindLargest(logits, vocab) >= 0;
+  const double normalizer = is_sound ? std::log(scan.SumWeights(1.0f)) + scan.largest() : std::nan("");
   const float own = logits[result.token];
   result.logprob = static_cast<float>(own - normalizer);
-  result.rank = 0;
-  for (int64_t i = 0; i < vocab; ++i) result.rank += logits[i] >= own ? 1 : 0;
-  num_top = std::min({num_top, static_cast<int32_t>(result.top.size()), static_cast<int32_t>(vocab)});
-  if (num_top <= 0) return;
-  FindTop(logits, vocab, num_top, result.top);
-  for (int32_t i = 0; i < num_top; ++i) {
-    TokenLogprob& top = result.top[static_cast<size_t>(i)];
-    top.logprob = static_cast<float>(top.logprob - normalizer);
+  result.rank = static_cast<int32_t>(scan.CountAtLeast(own));
+  const size_t num_wanted =
+      std::min({static_cast<size_t>(std::max(num_top, 0)), result.top.size(), static_cast<size_t>(vocab)});
+  if (num_wanted == 0) return;
+  absl::Span<TokenLogprob> best;
+  if (is_sound) best = scan.Collect(-std::numeric_limits<float>::infinity(), static_cast<int64_t>(num_wanted));
+  const size_t num_found = std::min(num_wanted, best.size());
+  std::partial_sort(best.begin(), best.begin() + static_cast<ptrdiff_t>(num_found), best.end(), IsBetter);
+  for (size_t i = 0; i < num_found; ++i) {
+    result.top[i] = {.token = best[i].token, .logprob = static_cast<float>(best[i].logprob - normalizer)};
   }
+  for (size_t i = num_found; i < num_wanted; ++i) result.top[i] = {};  // fewer tokens than wanted are possible at all
 }
 
 void Logprobs(const LogprobsArgs& args, const OpContext& context) {
   context.pool.ParallelFor(args.logits.rows, [&](int64_t begin, int64_t end, int /*worker*/) {
+    thread_local VocabScan scan;
+    scan.Reserve(args.logits.cols, context.path);
     for (int64_t r = begin; r < end; ++r) {
       SampleResult& result = args.results[static_cast<size_t>(r)];
       result.token = args.targets[static_cast<size_t>(r)];
       const float* logits = static_cast<const float*>(args.logits.data) + r * args.logits.stride;
-      FillLogprobs(logits, args.logits.cols, args.num_top, result);
+      FillLogprobs(logits, args.logits.cols, args.num_top, scan, result);
     }
   });
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The next token of each row. Order of steps as vLLM's: bias, penalties, bans and mask, temperature, min-p, top-k,
-// top-p, then one draw by inverse CDF over the remaining tokens in id order.
+// top-p, then one draw by inverse CDF over the remaining tokens in id order. Passes over the vocabulary are in
+// vocab_scan.h; what remains after them is few tokens and plain code.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -10,6 +11,7 @@
 #include "kernels/cpu/logprobs.h"
 #include "kernels/cpu/op_context.h"
 #include "kernels/cpu/rng.h"
+#include "kernels/cpu/vocab_scan.h"
 #include "kernels/ops.h"
 
 namespace millrace::cpu {
@@ -19,10 +21,11 @@ constexpr float kNever = -std::numeric_limits<float>::infinity();
 
 // Per-thread memory that grows to the vocabulary once and stays.
 struct Scratch {
-  std::vector<int32_t> counts;     // of output tokens; all zero between rows
-  std::vector<uint8_t> is_seen;    // in prompt or output; all zero between rows
-  std::vector<TokenLogprob> kept;  // candidates with weights
-  std::vector<float> values;
+  std::vector<int32_t> counts;      // of output tokens; all zero between rows
+  std::vector<uint8_t> is_seen;     // in prompt or output; all zero between rows
+  std::vector<TokenLogprob> order;  // of top-p
+  std::vector<float> raw;           // the logits as they came, when logprobs are wanted of an edited row
+  VocabScan scan;
 };
 
 void Penalize(const SampleRow& row, float* logits, int64_t vocab, Scratch& scratch) {
@@ -54,69 +57,80 @@ void Penalize(const SampleRow& row, float* logits, int64_t vocab, Scratch& scrat
 // A NaN stays where it is: the row is broken, and a ban must not hide that.
 void Forbid(float& logit) { logit = std::isnan(logit) ? logit : kNever; }
 
-void Restrict(const SampleRow& row, float* logits, int64_t vocab) {
+void Restrict(const SampleRow& row, float* logits, int64_t vocab, const VocabScan& scan) {
   for (const int32_t token : row.banned_tokens) {
     if (token >= 0 && token < vocab) Forbid(logits[token]);
   }
   if (row.mask == nullptr) return;
-  for (int64_t i = 0; i < vocab; ++i) {
-    if ((row.mask[i / 32] >> (i % 32) & 1u) == 0) Forbid(logits[i]);
-  }
+  scan.Forbid(logits, vocab, row.mask);
 }
 
-// The lowest id of the largest logit; -1 when there is a NaN or nothing finite is left.
-int32_t ArgMax(const float* logits, int64_t vocab) {
-  int32_t best = -1;
-  float largest = kNever;
-  for (int64_t i = 0; i < vocab; ++i) {
-    if (std::isnan(logits[i]) || logits[i] == std::numeric_limits<float>::infinity()) return -1;
-    if (logits[i] > largest) {
-      largest = logits[i];
-      best = static_cast<int32_t>(i);
+// The last token of the smallest set of best candidates whose weights reach `target`, by quickselect over weights:
+// linear on average where a sort is not. Reorders `order`.
+TokenLogprob FindLastKept(std::vector<TokenLogprob>& order, double target) {
+  size_t begin = 0, end = order.size();
+  double reached = 0;  // by the candidates before begin
+  while (end - begin > 32) {
+    TokenLogprob a = order[begin], b = order[begin + (end - begin) / 2], c = order[end - 1];
+    if (IsBetter(b, a)) std::swap(a, b);
+    if (IsBetter(c, b)) b = IsBetter(c, a) ? a : c;
+    // Everything better than the middle of the three, which itself stays on the other side.
+    const auto middle =
+        std::partition(order.begin() + static_cast<ptrdiff_t>(begin), order.begin() + static_cast<ptrdiff_t>(end),
+                       [&](const TokenLogprob& candidate) { return IsBetter(candidate, b); });
+    double mass = 0;
+    for (auto it = order.begin() + static_cast<ptrdiff_t>(begin); it != middle; ++it) mass += it->logprob;
+    const size_t split = static_cast<size_t>(middle - order.begin());
+    if (reached + mass >= target) {
+      end = split;
+    } else {
+      reached += mass;
+      begin = split;
     }
   }
-  return best;
+  std::sort(order.begin() + static_cast<ptrdiff_t>(begin), order.begin() + static_cast<ptrdiff_t>(end), IsBetter);
+  while (begin + 1 < end && reached + order[begin].logprob < target) reached += order[begin++].logprob;
+  return order[begin];
 }
 
-// The k-th largest of the logits; ties with it stay in.
-float KthLargest(const float* logits, int64_t vocab, int32_t k, Scratch& scratch) {
-  scratch.values.assign(logits, logits + vocab);
-  const auto kth = scratch.values.begin() + (k - 1);
-  std::nth_element(scratch.values.begin(), kth, scratch.values.end(), std::greater<>());
-  return *kth;
+// What the filters leave, as weights in order of id.
+absl::Span<TokenLogprob> Filter(const SampleRow& row, int64_t vocab, Scratch& scratch) {
+  VocabScan& scan = scratch.scan;
+  float threshold = kNever;
+  if (row.min_p > 0) threshold = scan.largest() + row.temperature * std::log(row.min_p);
+  const bool has_top_k = row.top_k > 0 && row.top_k < vocab;
+  double total = 0;  // 0: that of the candidates
+  if (row.top_p < 1 && !has_top_k && row.min_p <= 0) {
+    // Tokens below half of (1 - p) / V of the total weigh less than half of 1 - p together: top-p never gets to them.
+    total = scan.SumWeights(row.temperature);
+    const double least = 0.5 * (1.0 - row.top_p) * total / static_cast<double>(vocab);
+    threshold = std::nextafter(static_cast<float>(scan.largest() + row.temperature * std::log(least)), kNever);
+  }
+  const absl::Span<TokenLogprob> kept = scan.Collect(threshold, has_top_k ? row.top_k : 0);
+  scan.Weigh(kept, row.temperature);
+  if (row.top_p >= 1) return kept;
+  if (total == 0) {
+    for (const TokenLogprob& candidate : kept) total += candidate.logprob;
+  }
+  scratch.order.assign(kept.begin(), kept.end());
+  const TokenLogprob last = FindLastKept(scratch.order, row.top_p * total);
+  const auto end = std::remove_if(kept.begin(), kept.end(),
+                                  [&](const TokenLogprob& candidate) { return IsBetter(last, candidate); });
+  return kept.first(static_cast<size_t>(end - kept.begin()));
 }
 
-// Keeps the smallest set of best candidates whose weights reach top_p of all.
-void KeepTopP(float top_p, std::vector<TokenLogprob>& kept) {
-  std::sort(kept.begin(), kept.end(), [](const TokenLogprob& a, const TokenLogprob& b) {
-    return a.logprob != b.logprob ? a.logprob > b.logprob : a.token < b.token;
-  });
+int32_t Draw(const SampleRow& row, int64_t vocab, Scratch& scratch) {
+  const double noise = UniformNoise(row.seed, row.position);
+  if (row.top_p >= 1 && row.min_p <= 0 && (row.top_k <= 0 || row.top_k >= vocab)) {
+    const double total = scratch.scan.SumWeights(row.temperature);
+    return scratch.scan.FindAtWeight(noise * total, row.temperature);
+  }
+  const absl::Span<const TokenLogprob> kept = Filter(row, vocab, scratch);
   double total = 0;
   for (const TokenLogprob& candidate : kept) total += candidate.logprob;
-  double reached = 0;
-  size_t num_kept = 0;
-  while (num_kept < kept.size() && reached < top_p * total) reached += kept[num_kept++].logprob;
-  kept.resize(std::max<size_t>(num_kept, 1));
-  std::sort(kept.begin(), kept.end(), [](const TokenLogprob& a, const TokenLogprob& b) { return a.token < b.token; });
-}
-
-int32_t Draw(const SampleRow& row, const float* logits, int64_t vocab, float largest, Scratch& scratch) {
-  float threshold = kNever;
-  if (row.min_p > 0) threshold = largest + row.temperature * std::log(row.min_p);
-  if (row.top_k > 0 && row.top_k < vocab)
-    threshold = std::max(threshold, KthLargest(logits, vocab, row.top_k, scratch));
-  scratch.kept.clear();
-  for (int64_t i = 0; i < vocab; ++i) {
-    if (logits[i] < threshold || logits[i] == kNever) continue;
-    const float weight = std::exp((logits[i] - largest) / row.temperature);
-    scratch.kept.push_back({.token = static_cast<int32_t>(i), .logprob = weight});
-  }
-  if (row.top_p < 1) KeepTopP(row.top_p, scratch.kept);
-  double total = 0;
-  for (const TokenLogprob& candidate : scratch.kept) total += candidate.logprob;
-  double left = UniformNoise(row.seed, row.position) * total;
+  double left = noise * total;
   int32_t last = -1;
-  for (const TokenLogprob& candidate : scratch.kept) {
+  for (const TokenLogprob& candidate : kept) {
     if (candidate.logprob == 0) continue;
     last = candidate.token;
     left -= candidate.logprob;
@@ -125,21 +139,28 @@ int32_t Draw(const SampleRow& row, const float* logits, int64_t vocab, float lar
   return last;
 }
 
+bool IsEdited(const SampleRow& row) {
+  return row.repetition_penalty != 1 || row.presence_penalty != 0 || row.frequency_penalty != 0 ||
+         !row.logit_bias.empty() || !row.banned_tokens.empty() || row.mask != nullptr;
+}
+
 void SampleOne(const SampleRow& row, float* logits, int64_t vocab, SampleResult& result, Scratch& scratch) {
   const bool wants_logprobs = row.num_top_logprobs >= 0;
-  if (wants_logprobs) scratch.values.assign(logits, logits + vocab);
-  std::vector<float> raw;
-  if (wants_logprobs) raw.swap(scratch.values);
+  const float* raw = logits;
+  if (wants_logprobs && IsEdited(row)) {
+    scratch.raw.assign(logits, logits + vocab);
+    raw = scratch.raw.data();
+  }
   for (const TokenLogprob& bias : row.logit_bias) {
     if (bias.token >= 0 && bias.token < vocab) logits[bias.token] += bias.logprob;
   }
   Penalize(row, logits, vocab, scratch);
-  Restrict(row, logits, vocab);
-  const int32_t best = ArgMax(logits, vocab);
+  Restrict(row, logits, vocab, scratch.scan);
+  const int32_t best = scratch.scan.FindLargest(logits, vocab);
   result.is_failed = best < 0;
   result.token = best;
-  if (best >= 0 && row.temperature > 0) result.token = Draw(row, logits, vocab, logits[best], scratch);
-  if (wants_logprobs && result.token >= 0) FillLogprobs(raw.data(), vocab, row.num_top_logprobs, result);
+  if (best >= 0 && row.temperature > 0) result.token = Draw(row, vocab, scratch);
+  if (wants_logprobs && result.token >= 0) FillLogprobs(raw, vocab, row.num_top_logprobs, scratch.scan, result);
 }
 
 }  // namespace
@@ -149,6 +170,7 @@ void Sample(const SampleArgs& args, const OpContext& context) {
   const int64_t num_rows = static_cast<int64_t>(args.rows.size());
   context.pool.ParallelForChunks(num_rows, 1, [&](int64_t begin, int64_t end, int /*worker*/) {
     thread_local Scratch scratch;
+    scratch.scan.Reserve(args.logits.cols, context.path);
     for (int64_t r = begin; r < end; ++r) {
       const SampleRow& row = args.rows[static_cast<size_t>(r)];
       float* logits = static_cast<float*>(args.logits.data) + row.row * args.logits.stride;

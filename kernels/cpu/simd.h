@@ -42,6 +42,8 @@ inline Mask IsNotFiniteAbove(Vec a, Vec limit) { return _mm512_cmp_ps_mask(a, li
 inline Mask IsEqual(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 inline Mask And(Mask a, Mask b) { return static_cast<Mask>(a & b); }
 inline uint32_t Bits(Mask mask) { return mask; }
+inline Mask FromBits(uint32_t bits) { return static_cast<Mask>(bits); }
+inline Vec Min(Vec a, Vec b) { return _mm512_min_ps(a, b); }  // the second when either is not a number
 inline Vec Select(Mask mask, Vec yes, Vec no) { return _mm512_mask_blend_ps(mask, no, yes); }
 inline Vec LoadBf16(const uint16_t* from) {
   const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
@@ -123,6 +125,12 @@ inline Mask IsNotFiniteAbove(Vec a, Vec limit) { return _mm256_cmp_ps(a, limit, 
 inline Mask IsEqual(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 inline Mask And(Mask a, Mask b) { return _mm256_and_ps(a, b); }
 inline uint32_t Bits(Mask mask) { return static_cast<uint32_t>(_mm256_movemask_ps(mask)); }
+inline Mask FromBits(uint32_t bits) {
+  const __m256i lanes = _mm256_set_epi32(128, 64, 32, 16, 8, 4, 2, 1);
+  const __m256i chosen = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), lanes);
+  return _mm256_castsi256_ps(_mm256_cmpeq_epi32(chosen, lanes));
+}
+inline Vec Min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
 inline Vec Select(Mask mask, Vec yes, Vec no) { return _mm256_blendv_ps(no, yes, mask); }
 inline Vec LoadBf16(const uint16_t* from) {
   const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
@@ -220,11 +228,7 @@ inline Vec Exp(Vec x) {
   const Mask is_tiny = IsLess(x, Set(-87.0f));
   // The limit comes first: Max and its mirror give the second operand back when that is not a number.
   x = Max(Set(-87.0f), x);
-#if defined(__AVX512F__)
-  x = _mm512_min_ps(Set(88.0f), x);
-#else
-  x = _mm256_min_ps(Set(88.0f), x);
-#endif
+  x = Min(Set(88.0f), x);
   const Vec n = RoundNearest(Mul(x, Set(1.44269504f)));
   // ln(2) in two parts; n times the first is exact.
   Vec f = FmaNegated(n, Set(0.693359375f), x);

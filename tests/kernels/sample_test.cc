@@ -8,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/op_functions.h"
 #include "kernels/cpu/rng.h"
 #include "kernels/ops.h"
@@ -17,6 +18,17 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+// Set by each test to one path after the other.
+CpuPath& PathUnderTest() {
+  static CpuPath path = CpuPath::kReference;
+  return path;
+}
+
+void ForEachPath() {
+  const CpuPath path = GENERATE(CpuPath::kReference, CpuPath::kAvx2, CpuPath::kAvx512);
+  PathUnderTest() = cpu::HasCpuPath(path) ? path : CpuPath::kReference;
+}
 
 std::vector<float> RandomLogits(size_t count, uint32_t seed, float spread = 2) {
   std::mt19937 noise(seed);
@@ -35,7 +47,7 @@ SampleResult SampleAlone(std::vector<float> logits, SampleRow row, absl::Span<To
   cpu::Sample({.logits = {.data = logits.data(), .rows = 1, .cols = vocab, .stride = vocab},
                .rows = absl::MakeConstSpan(&row, 1),
                .results = absl::MakeSpan(&result, 1)},
-              cpu::OpContext{pool, CpuPath::kReference});
+              cpu::OpContext{pool, PathUnderTest()});
   return result;
 }
 
@@ -65,7 +77,7 @@ std::vector<int32_t> DrawMany(const std::vector<float>& logits, const SampleRow&
     cpu::Sample({.logits = {.data = copies.data(), .rows = kBatch, .cols = vocab, .stride = vocab},
                  .rows = rows,
                  .results = absl::MakeSpan(results)},
-                cpu::OpContext{pool, CpuPath::kReference});
+                cpu::OpContext{pool, PathUnderTest()});
     for (const SampleResult& result : results) tokens.push_back(result.is_failed ? -1 : result.token);
   }
   return tokens;
@@ -161,6 +173,7 @@ void CheckDistribution(const std::vector<float>& logits, const SampleRow& row) {
 }  // namespace
 
 TEST_CASE("Sample: greedy takes the largest logit and the lowest id of a tie", "[kernels][sample]") {
+  ForEachPath();
   CHECK(Greedy({1, 3, 2}) == 1);
   CHECK(Greedy({1, 3, 3, 3}) == 1);
   CHECK(Greedy({-5, -5, -5}) == 0);
@@ -178,6 +191,7 @@ TEST_CASE("Sample: greedy takes the largest logit and the lowest id of a tie", "
 }
 
 TEST_CASE("Sample: a row of NaN, of infinity or with nothing allowed fails alone", "[kernels][sample]") {
+  ForEachPath();
   const uint32_t none[] = {0, 0};
   const int32_t all[] = {0, 1, 2};
   for (const float temperature : {0.0f, 1.0f}) {
@@ -199,7 +213,7 @@ TEST_CASE("Sample: a row of NaN, of infinity or with nothing allowed fails alone
   SampleResult results[3];
   cpu::ThreadPool pool(2);
   cpu::Sample({.logits = {.data = logits.data(), .rows = 3, .cols = 3, .stride = 3}, .rows = rows, .results = results},
-              cpu::OpContext{pool, CpuPath::kReference});
+              cpu::OpContext{pool, PathUnderTest()});
   CHECK(results[0].token == 1);
   CHECK(results[1].is_failed);
   CHECK(results[2].token == 0);
@@ -207,6 +221,7 @@ TEST_CASE("Sample: a row of NaN, of infinity or with nothing allowed fails alone
 }
 
 TEST_CASE("Sample: a mask or a ban does not hide a logit that is not a number", "[kernels][sample]") {
+  ForEachPath();
   const uint32_t mask[] = {0b101};
   const int32_t banned[] = {1};
   SampleRow row{.temperature = 0, .mask = mask, .num_top_logprobs = 0};
@@ -222,6 +237,7 @@ TEST_CASE("Sample: the noise is Philox4x32-10 as its authors publish it", "[kern
 }
 
 TEST_CASE("Sample: temperature alone draws from the softmax", "[kernels][sample]") {
+  ForEachPath();
   for (const size_t vocab : {size_t{8}, size_t{13}, size_t{50}}) {
     for (const float temperature : {0.3f, 1.0f, 2.5f}) {
       CheckDistribution(RandomLogits(vocab, 3), {.temperature = temperature, .seed = 42});
@@ -234,12 +250,14 @@ TEST_CASE("Sample: temperature alone draws from the softmax", "[kernels][sample]
 }
 
 TEST_CASE("Sample: top-k keeps the k best and what ties with the last of them", "[kernels][sample]") {
+  ForEachPath();
   const auto logits = RandomLogits(50, 5);
   for (const int32_t top_k : {1, 2, 7, 49, 50, 1000}) CheckDistribution(logits, {.top_k = top_k, .seed = 1});
   CheckDistribution({3, 1, 2, 2, 2, 0, -1, 2}, {.top_k = 2, .seed = 1});
 }
 
 TEST_CASE("Sample: top-p keeps the smallest set that reaches p", "[kernels][sample]") {
+  ForEachPath();
   for (const size_t vocab : {size_t{8}, size_t{50}}) {
     for (const float top_p : {1e-6f, 0.1f, 0.5f, 0.9f, 0.99f}) {
       CheckDistribution(RandomLogits(vocab, 7), {.top_p = top_p, .seed = 2});
@@ -249,6 +267,7 @@ TEST_CASE("Sample: top-p keeps the smallest set that reaches p", "[kernels][samp
 }
 
 TEST_CASE("Sample: min-p keeps what is at least that fraction of the best", "[kernels][sample]") {
+  ForEachPath();
   const auto logits = RandomLogits(50, 9);
   for (const float min_p : {0.001f, 0.05f, 0.3f, 0.9f, 1.0f}) {
     CheckDistribution(logits, {.min_p = min_p, .seed = 3});
@@ -257,6 +276,7 @@ TEST_CASE("Sample: min-p keeps what is at least that fraction of the best", "[ke
 }
 
 TEST_CASE("Sample: all filters together follow their order", "[kernels][sample]") {
+  ForEachPath();
   const int32_t prompt[] = {0, 4, 4, 9}, output[] = {1, 1, 1, 4, 12, 30};
   const TokenLogprob bias[] = {{.token = 2, .logprob = 1.5f}, {.token = 1, .logprob = -0.25f}};
   const int32_t banned[] = {5, 49};
@@ -277,6 +297,7 @@ TEST_CASE("Sample: all filters together follow their order", "[kernels][sample]"
 }
 
 TEST_CASE("Sample: seeds and neighbouring positions draw independently", "[kernels][sample]") {
+  ForEachPath();
   const auto logits = RandomLogits(8, 1, 1);
   const SampleRow row{.seed = 100, .position = uint64_t{1} << 32};
   const auto p = Enumerate(logits, row);
@@ -292,6 +313,7 @@ TEST_CASE("Sample: seeds and neighbouring positions draw independently", "[kerne
 }
 
 TEST_CASE("Sample: penalties and bias change a logit by exactly their amount", "[kernels][sample]") {
+  ForEachPath();
   const float above = std::nextafter(5.0f, 10.0f), below = std::nextafter(5.0f, 0.0f);
   const float next_down = std::nextafter(-20.0f, -100.0f), next_up = std::nextafter(-20.0f, 0.0f);
   const int32_t zero[] = {0}, zero_thrice[] = {0, 0, 0}, outside[] = {-1, 2, 1 << 30};
@@ -323,6 +345,7 @@ TEST_CASE("Sample: penalties and bias change a logit by exactly their amount", "
 }
 
 TEST_CASE("Sample: masked and banned tokens are never drawn", "[kernels][sample]") {
+  ForEachPath();
   for (const size_t vocab : {size_t{31}, size_t{32}, size_t{33}, size_t{50}}) {
     std::vector<float> logits(vocab, 0.0f);
     std::vector<uint32_t> mask((vocab + 31) / 32, 0);
@@ -347,6 +370,7 @@ TEST_CASE("Sample: masked and banned tokens are never drawn", "[kernels][sample]
 }
 
 TEST_CASE("Sample: a result depends on its seed and position, not on the batch or the threads", "[kernels][sample]") {
+  ForEachPath();
   constexpr size_t kRows = 37, kVocab = 211, kTop = 5;
   std::vector<SampleRow> rows(kRows);
   std::vector<std::vector<float>> logits;
@@ -385,7 +409,7 @@ TEST_CASE("Sample: a result depends on its seed and position, not on the batch o
     cpu::Sample({.logits = {.data = batch.data(), .rows = kRows, .cols = kVocab, .stride = kVocab + 3},
                  .rows = batch_rows,
                  .results = absl::MakeSpan(results)},
-                cpu::OpContext{pool, CpuPath::kReference});
+                cpu::OpContext{pool, PathUnderTest()});
     for (size_t i = 0; i < kRows; ++i) {
       const SampleResult& want = alone[order[i]];
       CHECK(results[i].token == want.token);
@@ -397,6 +421,7 @@ TEST_CASE("Sample: a result depends on its seed and position, not on the batch o
 }
 
 TEST_CASE("Sample: logprob, rank and the best tokens are of the raw logits", "[kernels][sample]") {
+  ForEachPath();
   for (const size_t vocab : {size_t{1}, size_t{3}, size_t{17}, size_t{1009}}) {
     for (const float spread : {0.01f, 3.0f, 60.0f}) {
       auto logits = RandomLogits(vocab, 4, spread);
@@ -442,8 +467,49 @@ TEST_CASE("Sample: logprob, rank and the best tokens are of the raw logits", "[k
                        .targets = absl::MakeConstSpan(&result.token, 1),
                        .num_top = 20,
                        .results = absl::MakeSpan(&given, 1)},
-                      cpu::OpContext{pool, CpuPath::kReference});
+                      cpu::OpContext{pool, PathUnderTest()});
         check(given);
+      }
+    }
+  }
+}
+
+TEST_CASE("Sample: over a large vocabulary each draw is where the exact distribution's inverse puts it",
+          "[kernels][sample]") {
+  ForEachPath();
+  struct Filters {
+    float temperature;
+    int32_t top_k;
+    float top_p, min_p;
+  };
+  // Above and below the number of blocks; nuclei of few and of nearly all tokens.
+  const Filters all_filters[] = {{1, 0, 1, 0},         {0.7f, 40, 1, 0},        {1, 700, 1, 0},    {1, 0, 0.9f, 0},
+                                 {30, 0, 0.95f, 0},    {0.01f, 0, 0.5f, 0},     {1, 0, 0.999f, 0}, {1, 0, 1, 0.02f},
+                                 {1.5f, 100, 0.8f, 0}, {1, 3000, 0.9f, 0.001f}, {1, 1, 1, 0},      {2, 0, 0.3f, 0.01f}};
+  for (const size_t vocab : {size_t{257}, size_t{32000}, size_t{50021}}) {
+    auto logits = RandomLogits(vocab, 31, 3);
+    logits[vocab / 2] = -kInfinity;
+    for (const Filters& filters : all_filters) {
+      SampleRow row{.temperature = filters.temperature,
+                    .top_k = filters.top_k,
+                    .top_p = filters.top_p,
+                    .min_p = filters.min_p,
+                    .seed = 5};
+      const auto p = Enumerate(logits, row);
+      std::vector<double> reached(vocab);
+      std::partial_sum(p.begin(), p.end(), reached.begin());
+      for (row.position = 0; row.position < 12; ++row.position) {
+        const SampleResult result = SampleAlone(logits, row);
+        REQUIRE_FALSE(result.is_failed);
+        const double noise = cpu::UniformNoise(row.seed, row.position);
+        const double end = reached[static_cast<size_t>(result.token)];
+        const double begin = end - p[static_cast<size_t>(result.token)];
+        CAPTURE(static_cast<int>(PathUnderTest()), vocab, filters.temperature, filters.top_k, filters.top_p);
+        CAPTURE(filters.min_p, row.position, result.token, noise, begin, end);
+        // Weights are float32 and a filter's border may move by one token.
+        CHECK(begin - 1e-4 <= noise);
+        CHECK(noise <= end + 1e-4);
+        CHECK(p[static_cast<size_t>(result.token)] > 0);
       }
     }
   }
