@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // User text can never become a control token, and marking it as a user's changes nothing else.
+#include <algorithm>
+#include <atomic>
+#include <thread>
+
 #include "tests/engine_text/tokenizer_support.h"
 
 namespace millrace {
@@ -197,6 +201,26 @@ TEST_CASE("Tokenizer: long texts and long words give what short ones give", "[to
   const auto long_ids = EncodeOrDie(*tokenizer, long_word);
   CHECK(tokenizer->Decode(long_ids, SkipSpecial::kNo) == long_word);
   CHECK(long_ids.size() <= 1002);
+}
+
+TEST_CASE("Tokenizer: threads that share a fresh tokenizer all get the same ids", "[tokenizer]") {
+  const std::string json = GENERATE(ByteLevelJson(), SentencePieceJson());
+  const std::string text = "hello the end hell é    the then hello\n";
+  const auto expected = MakeTokenizer(json)->Encode(text, SpecialTokens::kPlainText).value();
+  const auto shared = MakeTokenizer(json);
+  std::vector<std::thread> threads;
+  std::atomic<int> num_wrong = 0;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (int round = 0; round < 50; ++round) {
+        const auto ids = shared->Encode(text, SpecialTokens::kPlainText);
+        const bool right = ids.ok() && *ids == expected && shared->Decode(*ids, SkipSpecial::kNo) == text;
+        if (!right) ++num_wrong;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(num_wrong == 0);
 }
 
 TEST_CASE("Tokenizer: tokens tell their bytes and names", "[tokenizer]") {
