@@ -26,10 +26,10 @@ def stubs(tmp_path_factory):
     sys.path.insert(0, str(out))
     try:
         from millrace.v1 import inference_pb2, inference_pb2_grpc
-        try:
-            from kserve.v2 import inference_pb2 as kserve_pb2, inference_pb2_grpc as kserve_grpc
-        except TypeError:  # tritonclient has registered its own package `inference` in this process: the same wire
+        try:  # tritonclient has the same package `inference`, and a process can hold only one
             from tritonclient.grpc import service_pb2 as kserve_pb2, service_pb2_grpc as kserve_grpc
+        except ImportError:
+            from kserve.v2 import inference_pb2 as kserve_pb2, inference_pb2_grpc as kserve_grpc
     finally:
         sys.path.remove(str(out))
     return inference_pb2, inference_pb2_grpc, kserve_pb2, kserve_grpc
