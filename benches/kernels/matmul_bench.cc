@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Matrix multiplication at the shapes of a 1B Llama (hidden 2048, ffn 8192, vocabulary 128256), per format and number
 // of rows: time, GB/s of weights, GOP/s and the share of this machine's roof, measured in the same run. Every call
-// takes the next of several copies of the weight, so none is found in a cache. Best of several runs.
+// takes the next of several copies of the weight, so none is found in a cache. Best of several runs. Bandwidth is
+// measured anew before each shape, because neighbours on the machine change it from minute to minute.
 //   matmul_bench [format ...]   formats: bf16 f16 f32 int8 int8g32 int4g32 int4g128 int4g128z; default bf16 int8
 //                               int4g32 int4g128
 #include <algorithm>
@@ -44,11 +45,6 @@ constexpr int64_t kMaxRows = 512;
 constexpr size_t kCopiesBytes = size_t{256} << 20;  // of one weight together: far beyond the last cache
 constexpr double kBudgetSeconds = 0.25;             // per line
 
-struct Peaks {
-  double gb_per_s;
-  double gop_per_s;
-};
-
 std::vector<std::unique_ptr<cpu::CpuPackedWeight>> MakeCopies(const Format& format, const Shape& shape,
                                                               const cpu::OpContext& context) {
   WeightSource source = {.format = format.format, .n = shape.n, .k = shape.k, .dtype = format.dtype};
@@ -72,7 +68,7 @@ std::vector<std::unique_ptr<cpu::CpuPackedWeight>> MakeCopies(const Format& form
   return copies;
 }
 
-void RunFormat(const Format& format, const cpu::OpContext& context, const Peaks& peaks) {
+void RunFormat(const Format& format, const cpu::OpContext& context, bench::ReadProbe& probe, double peak_gop_per_s) {
   cpu::MatmulWorkspace workspace;
   if (!workspace.Reserve(kMaxRows, 8192, context.pool.num_threads()).ok()) return;
   std::vector<float> x(kMaxRows * 8192);
@@ -80,6 +76,7 @@ void RunFormat(const Format& format, const cpu::OpContext& context, const Peaks&
   std::vector<float> out(kMaxRows * 128256);
   for (const Shape& shape : kShapes) {
     const auto copies = MakeCopies(format, shape, context);
+    const double peak_gb_per_s = probe.Measure(3);
     for (int64_t rows : kRows) {
       if (shape.n > 100000 && rows > 32) continue;  // no model asks for so many rows of logits
       MatmulArgs args;
@@ -94,10 +91,10 @@ void RunFormat(const Format& format, const cpu::OpContext& context, const Peaks&
       }
       const double gb_per_s = copies[0]->num_bytes() / best * 1e-9;
       const double gop_per_s = 2.0 * rows * shape.n * shape.k / best * 1e-9;
-      const double floor = std::max(gb_per_s / peaks.gb_per_s, gop_per_s / peaks.gop_per_s);
+      const double floor = std::max(gb_per_s / peak_gb_per_s, gop_per_s / peak_gop_per_s);
       std::printf("%-10s %-8s %4ld rows %9.1f us %6.1f GB/s (%3.0f%%) %7.0f GOP/s (%3.0f%%)  roof %3.0f%%\n",
                   format.name, shape.name, static_cast<long>(rows), best * 1e6, gb_per_s,
-                  100 * gb_per_s / peaks.gb_per_s, gop_per_s, 100 * gop_per_s / peaks.gop_per_s, 100 * floor);
+                  100 * gb_per_s / peak_gb_per_s, gop_per_s, 100 * gop_per_s / peak_gop_per_s, 100 * floor);
       std::fflush(stdout);
     }
   }
@@ -112,6 +109,7 @@ int main(int argc, char** argv) {
   const millrace::cpu::OpContext context = {pool, millrace::cpu::WidestCpuPath()};
   const Roofline roof = millrace::bench::MeasureRoofline(pool);
   millrace::bench::PrintRoofline(roof, pool.num_threads());
+  millrace::bench::ReadProbe probe(pool);
   std::vector<std::string> wanted(argv + 1, argv + argc);
   if (wanted.empty()) wanted = {"bf16", "int8", "int4g32", "int4g128"};
   for (const millrace::Format& format : millrace::kFormats) {
@@ -119,7 +117,7 @@ int main(int argc, char** argv) {
     const bool is_dense = format.format == millrace::WeightFormat::kDense;
     const double bf16_peak = roof.bf16_gflop_per_s > 0 ? roof.bf16_gflop_per_s : roof.f32_gflop_per_s;
     const double dense_peak = format.dtype == millrace::DType::kBF16 ? bf16_peak : roof.f32_gflop_per_s;
-    millrace::RunFormat(format, context, {roof.read_gb_per_s, is_dense ? dense_peak : roof.int8_gop_per_s});
+    millrace::RunFormat(format, context, probe, is_dense ? dense_peak : roof.int8_gop_per_s);
   }
   return 0;
 }

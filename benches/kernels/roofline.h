@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/cpu_features.h"
@@ -106,31 +107,45 @@ inline int64_t ReadStreamPlain(const uint8_t* data, size_t num_bytes) {
   return static_cast<int64_t>(sum);
 }
 
-inline double MeasureReadBandwidth(cpu::ThreadPool& pool) {
-  constexpr size_t kBytes = size_t{1} << 30;  // far beyond any last-level cache
-  constexpr int64_t kChunkBytes = int64_t{1} << 20;
-  auto memory = cpu::PageBuffer::Allocate(kBytes + 8192);
-  if (!memory.ok()) return 0;
-  const uint8_t* data = memory->data();
-  pool.ParallelFor(kBytes / 4096, [&](int64_t begin, int64_t end, int) {
-    std::fill(memory->data() + begin * 4096, memory->data() + end * 4096, uint8_t{1});
-  });
-  auto read = ReadStreamPlain;
-#if defined(__x86_64__)
-  if (cpu::HasCpuPath(CpuPath::kAvx512)) read = ReadStream512;
-#endif
-  std::atomic<int64_t> sink{0};
-  const double seconds = BestSeconds(7, [&] {
-    pool.ParallelForChunks(kBytes / kChunkBytes, 1, [&](int64_t begin, int64_t end, int) {
-      sink += read(data + begin * kChunkBytes, static_cast<size_t>((end - begin) * kChunkBytes));
+// Memory far beyond any last-level cache, to be read in long streams: what a decode step does.
+class ReadProbe {
+ public:
+  explicit ReadProbe(cpu::ThreadPool& pool) : pool_(pool) {
+    auto memory = cpu::PageBuffer::Allocate(kBytes + 8192);
+    if (!memory.ok()) return;
+    memory_ = *std::move(memory);
+    pool_.ParallelFor(kBytes / 4096, [&](int64_t begin, int64_t end, int) {
+      std::fill(memory_.data() + begin * 4096, memory_.data() + end * 4096, uint8_t{1});
     });
-  });
-  return kBytes / seconds * 1e-9;
-}
+#if defined(__x86_64__)
+    if (cpu::HasCpuPath(CpuPath::kAvx512)) read_ = ReadStream512;
+#endif
+  }
+
+  // 1e9 bytes per second, all threads together, best of `num_runs`; 0 when there was no memory.
+  double Measure(int num_runs) {
+    if (memory_.data() == nullptr) return 0;
+    std::atomic<int64_t> sink{0};
+    const double seconds = BestSeconds(num_runs, [&] {
+      pool_.ParallelForChunks(kBytes / kChunkBytes, 1, [&](int64_t begin, int64_t end, int) {
+        sink += read_(memory_.data() + begin * kChunkBytes, static_cast<size_t>((end - begin) * kChunkBytes));
+      });
+    });
+    return kBytes / seconds * 1e-9;
+  }
+
+ private:
+  static constexpr size_t kBytes = size_t{1} << 30;
+  static constexpr int64_t kChunkBytes = int64_t{1} << 20;
+
+  cpu::ThreadPool& pool_;
+  cpu::PageBuffer memory_;
+  int64_t (*read_)(const uint8_t*, size_t) = ReadStreamPlain;
+};
 
 inline Roofline MeasureRoofline(cpu::ThreadPool& pool) {
   Roofline roof;
-  roof.read_gb_per_s = MeasureReadBandwidth(pool);
+  roof.read_gb_per_s = ReadProbe(pool).Measure(7);
 #if defined(__x86_64__)
   if (cpu::HasCpuPath(CpuPath::kAvx512)) {
     roof.bf16_gflop_per_s = PeakRate(pool, PeakBf16, 64);
