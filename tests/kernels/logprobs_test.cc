@@ -7,6 +7,7 @@
 #include <numeric>
 #include <vector>
 
+#include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/op_functions.h"
 #include "kernels/ops.h"
 #include "tests/support/reference.h"
@@ -17,6 +18,14 @@ namespace {
 using testing::RandomFloats;
 
 constexpr int32_t kTop = 20;
+
+CpuPath NextPath() {
+  std::vector<CpuPath> paths;
+  for (const CpuPath path : {CpuPath::kReference, CpuPath::kAvx2, CpuPath::kAvx512}) {
+    if (cpu::HasCpuPath(path)) paths.push_back(path);
+  }
+  return GENERATE_COPY(from_range(paths));
+}
 
 // Checks the logprob and rank of result.token, and the best tokens, of one row of raw logits.
 void CheckResult(const std::vector<float>& logits, const SampleResult& result) {
@@ -45,6 +54,8 @@ void CheckResult(const std::vector<float>& logits, const SampleResult& result) {
 }  // namespace
 
 TEST_CASE("Logprobs: of a drawn token they are of the raw logits, with ties ordered by id", "[kernels][logprobs]") {
+  const CpuPath path = NextPath();
+  CAPTURE(cpu::CpuPathName(path));
   const TokenLogprob bias[] = {{.token = 0, .logprob = 1.0f}};
   const int32_t output[] = {0, 0};
   cpu::ThreadPool pool(1);
@@ -66,7 +77,7 @@ TEST_CASE("Logprobs: of a drawn token they are of the raw logits, with ties orde
         cpu::Sample({.logits = {.data = logits.data(), .rows = 1, .cols = vocab, .stride = vocab},
                      .rows = absl::MakeConstSpan(&row, 1),
                      .results = absl::MakeSpan(&result, 1)},
-                    {pool, CpuPath::kReference});
+                    {pool, path});
         CheckResult(raw, result);
       }
     }
@@ -75,6 +86,8 @@ TEST_CASE("Logprobs: of a drawn token they are of the raw logits, with ties orde
 
 TEST_CASE("Logprobs: of given tokens they agree with double, whatever the batch and the threads",
           "[kernels][logprobs]") {
+  const CpuPath path = NextPath();
+  CAPTURE(cpu::CpuPathName(path));
   constexpr int64_t kRows = 9, kStride = 260;
   for (const int64_t vocab : {2, 19, 257}) {
     auto logits = RandomFloats(kRows * kStride, 5, 4);
@@ -91,7 +104,7 @@ TEST_CASE("Logprobs: of given tokens they agree with double, whatever the batch 
                      .targets = targets,
                      .num_top = kTop,
                      .results = absl::MakeSpan(results)},
-                    {pool, CpuPath::kReference});
+                    {pool, path});
       std::vector<float> logprobs;
       for (size_t r = 0; r < kRows; ++r) {
         CAPTURE(vocab, num_threads, r);

@@ -420,4 +420,45 @@ TEST_CASE("Sample: a result depends on its seed and position, not on the batch o
   }
 }
 
+TEST_CASE("Sample: over a large vocabulary each draw is where the exact distribution's inverse puts it",
+          "[kernels][sample]") {
+  ForEachPath();
+  struct Filters {
+    float temperature;
+    int32_t top_k;
+    float top_p, min_p;
+  };
+  // Above and below the number of blocks; nuclei of few and of nearly all tokens.
+  const Filters all_filters[] = {{1, 0, 1, 0},         {0.7f, 40, 1, 0},        {1, 700, 1, 0},    {1, 0, 0.9f, 0},
+                                 {30, 0, 0.95f, 0},    {0.01f, 0, 0.5f, 0},     {1, 0, 0.999f, 0}, {1, 0, 1, 0.02f},
+                                 {1.5f, 100, 0.8f, 0}, {1, 3000, 0.9f, 0.001f}, {1, 1, 1, 0},      {2, 0, 0.3f, 0.01f}};
+  for (const size_t vocab : {size_t{257}, size_t{32000}, size_t{50021}}) {
+    auto logits = RandomLogits(vocab, 31, 3);
+    logits[vocab / 2] = -kInfinity;
+    for (const Filters& filters : all_filters) {
+      SampleRow row{.temperature = filters.temperature,
+                    .top_k = filters.top_k,
+                    .top_p = filters.top_p,
+                    .min_p = filters.min_p,
+                    .seed = 5};
+      const auto p = Enumerate(logits, row);
+      std::vector<double> reached(vocab);
+      std::partial_sum(p.begin(), p.end(), reached.begin());
+      for (row.position = 0; row.position < 12; ++row.position) {
+        const SampleResult result = SampleAlone(logits, row);
+        REQUIRE_FALSE(result.is_failed);
+        const double noise = cpu::UniformNoise(row.seed, row.position);
+        const double end = reached[static_cast<size_t>(result.token)];
+        const double begin = end - p[static_cast<size_t>(result.token)];
+        CAPTURE(static_cast<int>(PathUnderTest()), vocab, filters.temperature, filters.top_k, filters.top_p);
+        CAPTURE(filters.min_p, row.position, result.token, noise, begin, end);
+        // Weights are float32 and a filter's border may move by one token.
+        CHECK(begin - 1e-4 <= noise);
+        CHECK(noise <= end + 1e-4);
+        CHECK(p[static_cast<size_t>(result.token)] > 0);
+      }
+    }
+  }
+}
+
 }  // namespace millrace
