@@ -4,6 +4,7 @@
 #include <simdjson.h>
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <set>
 #include <utility>
@@ -20,9 +21,14 @@ constexpr size_t kMaxIndexBytes = 256u << 20;
 constexpr size_t kMaxShards = 10000;
 constexpr size_t kMaxDepth = 8;
 
-// FNV-1a, 64 bits.
+// FNV-1a's step on words of 64 bits, the high half folded back so that every bit of a word reaches all of the hash.
 void Mix(uint64_t& hash, std::string_view bytes) {
-  for (const char c : bytes) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
+  for (size_t at = 0; at < bytes.size(); at += sizeof(uint64_t)) {
+    uint64_t word = 0;
+    std::memcpy(&word, bytes.data() + at, std::min(sizeof(word), bytes.size() - at));
+    hash = (hash ^ word) * 0x100000001b3u;
+    hash ^= hash >> 32;
+  }
 }
 
 absl::Status NoWeights(const fs::path& dir) {
@@ -110,12 +116,16 @@ absl::StatusOr<HfFiles> OpenHfFiles(const std::string& dir, const ModelInfo& inf
 }
 
 absl::StatusOr<uint64_t> FingerprintFiles(const std::vector<std::string>& paths) {
-  constexpr size_t kHeaderBytes = 64u << 10, kSampleBytes = 4096, kNumSamples = 64;
+  constexpr size_t kWholeBytes = 64u << 20, kHeaderBytes = 1u << 20, kSampleBytes = 4096, kNumSamples = 4096;
   uint64_t hash = 0xcbf29ce484222325u;
   for (const std::string& path : paths) {
     ASSIGN_OR_RETURN(const std::shared_ptr<MappedFile> file, MappedFile::Open(path));
     const std::string_view bytes = file->bytes();
     Mix(hash, absl::StrCat(fs::path(path).filename().string(), ":", bytes.size(), ";"));
+    if (bytes.size() <= kWholeBytes) {
+      Mix(hash, bytes);
+      continue;
+    }
     Mix(hash, bytes.substr(0, kHeaderBytes));
     const size_t step = std::max(bytes.size() / kNumSamples, kSampleBytes);
     for (size_t at = 0; at < bytes.size(); at += step) Mix(hash, bytes.substr(at, kSampleBytes));

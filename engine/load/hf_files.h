@@ -29,7 +29,8 @@ absl::StatusOr<HfFiles> OpenHfFiles(const std::string& dir, const ModelInfo& inf
 // Paths of the weight files. NotFound as above.
 absl::StatusOr<std::vector<std::string>> HfWeightPaths(const std::string& dir);
 
-// Identity of weights for caches: FNV-1a over the files' names, sizes, headers and samples of their data.
+// Identity of weights for caches: a hash over the files' names, sizes and data; of files above 64 MiB over their first
+// MiB and 4096 samples of 4 KiB.
 absl::StatusOr<uint64_t> FingerprintFiles(const std::vector<std::string>& paths);
 
 }  // namespace millrace

@@ -69,7 +69,7 @@ struct ModelInfo {
   std::optional<float> default_temperature, default_top_p, default_repetition_penalty, default_min_p;
   std::optional<int32_t> default_top_k;
   int64_t num_parameters = 0;
-  uint64_t weights_fingerprint = 0;  // identity of the weights for caches: hash of headers, sizes and samples
+  uint64_t weights_fingerprint = 0;  // identity of the weights for caches: a hash (hf_files.h)
 };
 
 }  // namespace millrace

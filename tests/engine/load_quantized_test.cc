@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+// Quantisers, GPTQ and AWQ checkpoints packed here from scratch, and quantised copies.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <numeric>
+#include <random>
+
+#include "engine/load/float_bits.h"
+#include "engine/load/packed_int4.h"
+#include "engine/load/quantize_checkpoint.h"
+#include "engine/load/quantize_rows.h"
+#include "engine/load/tensor_source.h"
+#include "engine/load/weight_plan.h"
+#include "tests/engine/model_fixture.h"
+#include "tests/support/tiny_checkpoint.h"
+
+namespace millrace {
+namespace {
+
+using Catch::Matchers::Contains;
+using testing::RandomFloats;
+using testing::TemporaryDir;
+using testing::TinyCheckpoint;
+using testing::WriteFile;
+
+TEST_CASE("float16: every value converts as the compiler does", "[load]") {
+  for (uint32_t bits = 0; bits < 65536; ++bits) {
+    const float expected = static_cast<float>(std::bit_cast<_Float16>(static_cast<uint16_t>(bits)));
+    const float found = FromFloat16(static_cast<uint16_t>(bits));
+    if (std::isnan(expected)) {
+      REQUIRE(std::isnan(found));
+    } else {
+      REQUIRE(std::bit_cast<uint32_t>(found) == std::bit_cast<uint32_t>(expected));
+    }
+  }
+}
+
+TEST_CASE("QuantizeInt8: each value is within half a step", "[load]") {
+  for (const int64_t count : {1, 7, 8, 31, 128, 1000}) {
+    const std::vector<float> values = RandomFloats(count, static_cast<uint32_t>(count));
+    std::vector<int8_t> q(values.size());
+    const float scale = QuantizeInt8(values.data(), count, q.data());
+    int largest = 0;
+    for (size_t i = 0; i < values.size(); ++i) {
+      REQUIRE(std::abs(values[i] - static_cast<float>(q[i]) * scale) <= scale * 0.5001f);
+      largest = std::max(largest, std::abs(static_cast<int>(q[i])));
+    }
+    CHECK(largest == 127);
+  }
+  const std::vector<float> zeros(64, 0.0f), tiny(64, 1e-40f);
+  int8_t q[64];
+  CHECK(QuantizeInt8(zeros.data(), 64, q) == 0.0f);
+  CHECK(QuantizeInt8(tiny.data(), 64, q) == 0.0f);
+}
+
+TEST_CASE("QuantizeInt4: errs less than rounding by the largest value", "[load]") {
+  double fitted = 0, plain = 0;
+  for (uint32_t seed = 0; seed < 200; ++seed) {
+    const int64_t count = seed % 2 == 0 ? 32 : 128;
+    const std::vector<float> values = RandomFloats(count, seed);
+    uint8_t q[64];
+    const float scale = QuantizeInt4(values.data(), count, q);
+    float largest = 0;
+    for (const float value : values) largest = std::abs(value) > std::abs(largest) ? value : largest;
+    const float plain_scale = largest / -8.0f;
+    for (size_t i = 0; i < values.size(); ++i) {
+      const int nibble = (q[i / 2] >> (i % 2 * 4)) & 15;
+      fitted += std::pow(values[i] - static_cast<float>(nibble - 8) * scale, 2);
+      const float rounded = std::clamp(std::nearbyint(values[i] / plain_scale), -8.0f, 7.0f);
+      plain += std::pow(values[i] - rounded * plain_scale, 2);
+    }
+  }
+  INFO("squared error " << fitted << ", by the largest value " << plain);
+  CHECK(fitted < plain * 0.9);
+  const std::vector<float> zeros(32, 0.0f);
+  uint8_t q[16];
+  CHECK(QuantizeInt4(zeros.data(), 32, q) == 0.0f);
+  CHECK(q[3] == 0x88);
+}
+
+// A matrix of 4-bit numbers and what they stand for.
+struct Int4Matrix {
+  int64_t n, k, group;
+  std::vector<int> q;         // [n, k]
+  std::vector<int> zeros;     // [groups, n]
+  std::vector<float> scales;  // [groups, n], float16 values
+  std::vector<int32_t> group_of_input;
+
+  float At(int64_t row, int64_t input) const {
+    const size_t index = static_cast<size_t>(group_of_input[static_cast<size_t>(input)] * n + row);
+    return static_cast<float>(q[static_cast<size_t>(row * k + input)] - zeros[index]) * scales[index];
+  }
+};
+
+enum class Order { kPlain, kScattered };
+enum class Zeros { kSymmetric, kAny };
+
+Int4Matrix RandomInt4(int64_t n, int64_t k, int64_t group, Zeros zeros, Order order, uint32_t seed) {
+  std::mt19937 engine(seed);
+  Int4Matrix m{n, k, group, {}, {}, {}, {}};
+  for (int64_t i = 0; i < n * k; ++i) m.q.push_back(static_cast<int>(engine() % 16));
+  for (int64_t i = 0; i < k / group * n; ++i) {
+    m.zeros.push_back(zeros == Zeros::kSymmetric ? 8 : static_cast<int>(engine() % 16));
+    m.scales.push_back(FromFloat16(Float16Bits(0.01f + 0.02f * static_cast<float>(engine() % 100) / 100.0f)));
+  }
+  for (int64_t i = 0; i < k; ++i) m.group_of_input.push_back(static_cast<int32_t>(i / group));
+  if (order == Order::kScattered) std::shuffle(m.group_of_input.begin(), m.group_of_input.end(), engine);
+  return m;
+}
+
+std::string Halves(const std::vector<float>& values) {
+  std::vector<uint16_t> bits;
+  for (const float value : values) bits.push_back(Float16Bits(value));
+  return testing::BytesOf(bits);
+}
+
+void AddGptq(testing::SafetensorsWriter& writer, const std::string& name, const Int4Matrix& m, int zero_offset) {
+  const int64_t groups = m.k / m.group;
+  std::vector<uint32_t> qweight(static_cast<size_t>(m.k / 8 * m.n)), qzeros(static_cast<size_t>(groups * m.n / 8));
+  for (int64_t row = 0; row < m.n; ++row) {
+    for (int64_t i = 0; i < m.k; ++i) {
+      qweight[static_cast<size_t>(i / 8 * m.n + row)] |= static_cast<uint32_t>(m.q[static_cast<size_t>(row * m.k + i)])
+                                                         << (i % 8 * 4);
+    }
+    for (int64_t g = 0; g < groups; ++g) {
+      const uint32_t zero = static_cast<uint32_t>(m.zeros[static_cast<size_t>(g * m.n + row)] - zero_offset) & 15;
+      qzeros[static_cast<size_t>(g * (m.n / 8) + row / 8)] |= zero << (row % 8 * 4);
+    }
+  }
+  writer.Add(name + ".qweight", "I32", {m.k / 8, m.n}, testing::BytesOf(qweight));
+  writer.Add(name + ".qzeros", "I32", {groups, m.n / 8}, testing::BytesOf(qzeros));
+  writer.Add(name + ".scales", "F16", {groups, m.n}, Halves(m.scales));
+  writer.Add(name + ".g_idx", "I32", {m.k}, testing::BytesOf(m.group_of_input));
+}
+
+void AddAwq(testing::SafetensorsWriter& writer, const std::string& name, const Int4Matrix& m) {
+  const int order[8] = {0, 2, 4, 6, 1, 3, 5, 7};
+  const int64_t groups = m.k / m.group;
+  std::vector<uint32_t> qweight(static_cast<size_t>(m.k * m.n / 8)), qzeros(static_cast<size_t>(groups * m.n / 8));
+  for (int64_t block = 0; block < m.n / 8; ++block) {
+    for (int j = 0; j < 8; ++j) {
+      const int64_t row = block * 8 + order[j];
+      for (int64_t i = 0; i < m.k; ++i) {
+        qweight[static_cast<size_t>(i * (m.n / 8) + block)] |=
+            static_cast<uint32_t>(m.q[static_cast<size_t>(row * m.k + i)]) << (4 * j);
+      }
+      for (int64_t g = 0; g < groups; ++g) {
+        qzeros[static_cast<size_t>(g * (m.n / 8) + block)] |=
+            static_cast<uint32_t>(m.zeros[static_cast<size_t>(g * m.n + row)]) << (4 * j);
+      }
+    }
+  }
+  writer.Add(name + ".qweight", "I32", {m.k, m.n / 8}, testing::BytesOf(qweight));
+  writer.Add(name + ".qzeros", "I32", {groups, m.n / 8}, testing::BytesOf(qzeros));
+  writer.Add(name + ".scales", "F16", {groups, m.n}, Halves(m.scales));
+}
+
+struct Scheme {
+  const char* config;
+  bool is_awq;
+  int zero_offset;
+  int64_t group;
+  Zeros zeros;
+  Order order;
+  int expected_group;  // 0: becomes int8
+};
+
+std::string QuantizedConfig(const Scheme& scheme) {
+  const std::string group = std::to_string(scheme.group == 0 ? -1 : scheme.group);
+  return TinyCheckpoint::Config(std::string(R"("quantization_config": {"bits": 4, "group_size": )") + group + ", " +
+                                scheme.config + "}");
+}
+
+const Scheme kSchemes[] = {
+    {R"("quant_method": "gptq", "sym": true)", false, 1, 128, Zeros::kSymmetric, Order::kPlain, 128},
+    {R"("quant_method": "gptq", "sym": false)", false, 1, 32, Zeros::kAny, Order::kPlain, 32},
+    {R"("quant_method": "gptq", "checkpoint_format": "gptq_v2")", false, 0, 64, Zeros::kAny, Order::kPlain, 64},
+    {R"("quant_method": "gptq")", false, 1, 0, Zeros::kSymmetric, Order::kPlain, 128},
+    {R"("quant_method": "gptq", "desc_act": true)", false, 1, 32, Zeros::kAny, Order::kScattered, 0},
+    {R"("quant_method": "gptq")", false, 1, 16, Zeros::kAny, Order::kPlain, 0},
+    {R"("quant_method": "awq", "zero_point": true, "version": "gemm")", true, 0, 128, Zeros::kAny, Order::kPlain, 128},
+    {R"("quant_method": "awq", "zero_point": true, "version": "gemm")", true, 0, 64, Zeros::kAny, Order::kPlain, 64},
+};
+
+// Writes the checkpoint with quantised linears and, beside it, one with the same numbers as floats.
+void WritePair(const Scheme& scheme, const std::filesystem::path& packed_dir, const std::filesystem::path& float_dir,
+               std::map<std::string, Int4Matrix>& matrices) {
+  TinyCheckpoint checkpoint;
+  testing::SafetensorsWriter writer;
+  uint32_t seed = 100;
+  for (auto& [name, tensor] : checkpoint.tensors) {
+    if (!TinyCheckpoint::IsLinear(name)) {
+      writer.AddFloats(name, tensor.shape, tensor.values);
+      continue;
+    }
+    const int64_t n = tensor.shape[0], k = tensor.shape[1];
+    const Int4Matrix m = RandomInt4(n, k, scheme.group == 0 ? k : scheme.group, scheme.zeros, scheme.order, seed++);
+    const std::string stem = name.substr(0, name.size() - std::string(".weight").size());
+    scheme.is_awq ? AddAwq(writer, stem, m) : AddGptq(writer, stem, m, scheme.zero_offset);
+    for (int64_t row = 0; row < n; ++row) {
+      for (int64_t i = 0; i < k; ++i) tensor.values[static_cast<size_t>(row * k + i)] = m.At(row, i);
+    }
+    matrices.emplace(stem, m);
+  }
+  WriteFile(packed_dir / "config.json", QuantizedConfig(scheme));
+  WriteFile(packed_dir / "model.safetensors", writer.Bytes());
+  checkpoint.Write(float_dir);
+}
+
+TEST_CASE("GPTQ and AWQ: matrices come out number for number", "[load]") {
+  const Scheme scheme = GENERATE(from_range(std::begin(kSchemes), std::end(kSchemes)));
+  CAPTURE(scheme.config, scheme.group);
+  const TemporaryDir packed_dir, float_dir;
+  std::map<std::string, Int4Matrix> matrices;
+  WritePair(scheme, packed_dir.path(), float_dir.path(), matrices);
+  const auto info = ReadModelInfo(packed_dir.string(), {});
+  REQUIRE(info.status().ToString() == "OK");
+  const auto source = OpenTensors(*info, {});
+  REQUIRE(source.status().ToString() == "OK");
+  for (const auto& [stem, m] : matrices) {
+    const auto rows = (*source)->Matrix(stem + ".weight", m.n, m.k);
+    const auto form = (*source)->FormOf(stem, m.n, m.k);
+    REQUIRE(rows.status().ToString() == "OK");
+    REQUIRE(form->has_value());
+    CHECK((**form).is_exact == (scheme.expected_group > 0));
+    CHECK((**form).kind.group_size == scheme.expected_group);
+    std::unique_ptr<BuiltWeight> stored;
+    if ((**form).is_exact) stored = *(*source)->Stored(stem, m.n, m.k);
+    if (stored != nullptr) CHECK(stored->zeros.empty() == (scheme.zeros == Zeros::kSymmetric));
+    std::vector<float> values(static_cast<size_t>(m.k));
+    for (int64_t row = 0; row < m.n; ++row) {
+      rows->read(row, values.data());
+      for (int64_t i = 0; i < m.k; ++i) {
+        REQUIRE(values[static_cast<size_t>(i)] == m.At(row, i));
+        if (stored == nullptr) continue;
+        const size_t index = static_cast<size_t>(row * m.k + i);
+        const size_t group = index / static_cast<size_t>(scheme.expected_group);
+        const int nibble = (stored->values[index / 2] >> (i % 2 * 4)) & 15;
+        const int zero = stored->zeros.empty() ? 8 : stored->zeros[group];
+        REQUIRE(static_cast<float>(nibble - zero) * stored->scales[group] == m.At(row, i));
+      }
+    }
+  }
+}
+
+double CosineDistance(const std::vector<float>& a, const std::vector<float>& b) {
+  const double ab = std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
+  const double aa = std::inner_product(a.begin(), a.end(), a.begin(), 0.0);
+  const double bb = std::inner_product(b.begin(), b.end(), b.begin(), 0.0);
+  return 1.0 - ab / std::sqrt(aa * bb);
+}
+
+TEST_CASE("GPTQ and AWQ: logits are those of the same numbers in floats", "[load]") {
+  const Scheme scheme = GENERATE(from_range(std::begin(kSchemes), std::end(kSchemes)));
+  CAPTURE(scheme.config, scheme.group);
+  const TemporaryDir packed_dir, float_dir;
+  std::map<std::string, Int4Matrix> matrices;
+  WritePair(scheme, packed_dir.path(), float_dir.path(), matrices);
+  ModelFixture packed(packed_dir.string()), floats(float_dir.string());
+  const std::vector<int32_t> tokens = {1, 5, 9, 77, 3, 8, 42};
+  CHECK(CosineDistance(packed.Logits(tokens, 0, 7), floats.Logits(tokens, 0, 7)) < 2e-3);
+}
+
+TEST_CASE("GPTQ: a hostile checkpoint is refused with the tensor", "[load]") {
+  const TemporaryDir packed_dir, float_dir;
+  std::map<std::string, Int4Matrix> matrices;
+  WritePair(kSchemes[0], packed_dir.path(), float_dir.path(), matrices);
+  const std::string stem = "model.layers.0.self_attn.q_proj";
+  const auto find = [&](const std::function<void(TensorMap&, CheckpointQuantization&)>& change) {
+    std::ifstream file(packed_dir.path() / "model.safetensors", std::ios::binary);
+    const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    TensorMap tensors = *ParseSafetensors(bytes);
+    CheckpointQuantization quantization{.method = CheckpointQuantization::Method::kGptq, .bits = 4, .group_size = 128};
+    change(tensors, quantization);
+    return std::string(FindPackedInt4(tensors, quantization, stem, 128, 128).status().message());
+  };
+  CHECK(find([](auto&, auto&) {}).empty());
+  CHECK_THAT(find([&](auto& tensors, auto&) { tensors.erase(stem + ".scales"); }), Contains(".scales is missing"));
+  CHECK_THAT(find([&](auto& tensors, auto&) { tensors[stem + ".qweight"].shape = {128, 16}; }),
+             Contains("has shape [128, 16]"));
+  CHECK_THAT(find([&](auto& tensors, auto&) { tensors[stem + ".qzeros"].dtype = "F32"; }),
+             Contains("is F32; I32 expected"));
+  CHECK_THAT(find([&](auto& tensors, auto&) { tensors[stem + ".scales"].dtype = "I8"; }), Contains("is I8; F16"));
+  CHECK_THAT(find([&](auto&, auto& quantization) { quantization.group_size = 48; }), Contains("groups of 48"));
+  CHECK_THAT(find([&](auto&, auto& quantization) { quantization.bits = 3; }), Contains("3-bit"));
+  const std::vector<int32_t> wild(128, 7);
+  CHECK_THAT(find([&](auto& tensors, auto&) { tensors[stem + ".g_idx"].data = wild.data(); }),
+             Contains("group 7 of input 0"));
+  CHECK_THAT(std::string(LoadWeights(*ReadModelInfo(packed_dir.string(), {}), {.quantization = "int8"},
+                                     **MakeCpuDevice({.num_threads = 1}))
+                             .status()
+                             .message()),
+             Contains("already quantised (gptq)"));
+}
+
+TEST_CASE("QuantizeCheckpoint: the copy loads bit for bit as quantising on load", "[load]") {
+  const std::string quantization = GENERATE("int8", "int4", "int4-g32");
+  CAPTURE(quantization);
+  const TemporaryDir dir;
+  std::filesystem::create_directory(dir.path() / "in");
+  TinyCheckpoint().Write(dir.path() / "in");
+  WriteFile(dir.path() / "in" / "tokenizer.json", "{}");
+  WriteFile(dir.path() / "in" / "README.md", "a model");
+  const std::string in = (dir.path() / "in").string(), out = (dir.path() / "out").string();
+  double last = 0;
+  const auto result = QuantizeCheckpoint(
+      in, out,
+      {.quantization = quantization, .on_progress = [&](std::string_view, double fraction) { last = fraction; }});
+  REQUIRE(result.status().ToString() == "OK");
+  CHECK(last == 1.0);
+  CHECK(result->output_bytes < result->input_bytes / 2);
+  CHECK(result->output_bytes == std::filesystem::file_size(dir.path() / "out" / "model.safetensors"));
+  CHECK(std::filesystem::exists(dir.path() / "out" / "tokenizer.json"));
+  CHECK(std::filesystem::exists(dir.path() / "out" / "README.md"));
+  CHECK(std::distance(std::filesystem::directory_iterator(dir.path()), {}) == 2);
+
+  const std::vector<int32_t> tokens = {1, 5, 9, 77, 3, 8, 42};
+  ModelFixture on_load(in, {.quantization = quantization}), copy(out);
+  CHECK(on_load.Logits(tokens, 0, 7) == copy.Logits(tokens, 0, 7));
+  CHECK(ReadModelInfo(out, {})->weights_name == (quantization == "int8" ? "int8" : "int4"));
+  ModelFixture named(out, {.quantization = "millrace"});
+
+  CHECK(absl::IsAlreadyExists(QuantizeCheckpoint(in, out, {.quantization = quantization}).status()));
+  CHECK_THAT(std::string(QuantizeCheckpoint(out, out + "2", {.quantization = quantization}).status().message()),
+             Contains("already quantised"));
+  CHECK_FALSE(std::filesystem::exists(out + "2"));
+}
+
+TEST_CASE("QuantizeCheckpoint: a fault leaves nothing behind", "[load]") {
+  const TemporaryDir dir;
+  std::filesystem::create_directory(dir.path() / "in");
+  TinyCheckpoint checkpoint;
+  checkpoint.tensors["model.layers.1.mlp.down_proj.weight"].values[5] = INFINITY;
+  checkpoint.Write(dir.path() / "in");
+  const auto result = QuantizeCheckpoint((dir.path() / "in").string(), (dir.path() / "out").string(), {});
+  CHECK_THAT(std::string(result.status().message()), Contains("model.layers.1.mlp.down_proj.weight: row 0"));
+  CHECK(std::distance(std::filesystem::directory_iterator(dir.path()), {}) == 1);
+  CHECK(absl::IsUnimplemented(QuantizeCheckpoint("x.gguf", (dir.path() / "out").string(), {}).status()));
+}
+
+}  // namespace
+}  // namespace millrace
