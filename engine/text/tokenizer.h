@@ -52,8 +52,8 @@ class Tokenizer {
 
   // Token ids of `text`. Broken UTF-8 is replaced by U+FFFD first. With kPlainText no control token (IsControl) is
   // ever produced, except the unknown token. Time is O(n log n) at worst in the text.
-  // InvalidArgument when a character has no token and the model has no unknown token to say so;
-  // ResourceExhausted when a regular expression of the tokenizer exceeds its match limit on this text.
+  // A character that has no token in a model without unknown token is dropped by BPE and an InvalidArgument for
+  // Unigram; ResourceExhausted when a regular expression of the tokenizer exceeds its match limit on this text.
   absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text, SpecialTokens special,
                                               Framing framing = Framing::kNone) const;
 
@@ -62,7 +62,9 @@ class Tokenizer {
   absl::StatusOr<std::vector<int32_t>> EncodeSegments(std::span<const TextSegment> segments,
                                                       Framing framing = Framing::kNone) const;
 
-  // Text of the tokens, always valid UTF-8 (bytes that form no character become U+FFFD). Unknown ids yield nothing.
+  // Text of the tokens, always valid UTF-8. Bytes that form no character become U+FFFD: one for each maximal part, or
+  // one for each byte with byte fallback, where the reference implementation also gives up the valid characters next to
+  // them; here they stay, so that they can be streamed at once. Unknown ids yield nothing.
   std::string Decode(std::span<const int32_t> ids, SkipSpecial skip) const;
 
   // The id of a token by its name in the vocabulary (added tokens first), e.g. "<|im_end|>" or "Ġthe".
