@@ -2,7 +2,7 @@
 // out = x / sqrt(mean(x^2) + eps) * weight, row by row (arXiv 1910.07467).
 #include <cmath>
 
-#include "kernels/cpu/elementwise_avx512.h"
+#include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/op_context.h"
 #include "kernels/ops.h"
 
@@ -16,6 +16,10 @@ void RmsNorm(const RmsNormArgs& args, const OpContext& context) {
       float* out = static_cast<float*>(args.out.data) + r * args.out.stride;
       if (context.path == CpuPath::kAvx512) {
         RmsNormRowAvx512(x, args.weight, args.eps, cols, out);
+        continue;
+      }
+      if (context.path == CpuPath::kAvx2) {
+        RmsNormRowAvx2(x, args.weight, args.eps, cols, out);
         continue;
       }
       // Sixteen partial sums in a fixed order: exact enough for long rows and the same for every batch.

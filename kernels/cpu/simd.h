@@ -236,4 +236,16 @@ inline Vec Exp(Vec x) {
   return Select(is_tiny, Zero(), ExpReduced(f, n));
 }
 
+// e^x for x <= 0 down through the subnormal numbers, zero below them; NaN stays. For results that are multiplied up
+// again; Exp is cheaper.
+inline Vec ExpSubnormal(Vec x) {
+  const Mask is_zero = IsLess(x, Set(-104.0f));
+  x = Max(Set(-104.0f), x);
+  const Vec n = RoundNearest(Mul(x, Set(1.44269504f)));
+  Vec f = FmaNegated(n, Set(0.693359375f), x);
+  f = FmaNegated(n, Set(-2.12194440e-4f), f);
+  const Vec half = RoundNearest(Mul(n, Set(0.5f)));  // 2^n in two factors, both normal
+  return Select(is_zero, Zero(), Mul(ExpReduced(f, half), PowerOfTwo(n - half)));
+}
+
 }  // namespace millrace::cpu::MILLRACE_SIMD

@@ -2,7 +2,7 @@
 // out = gate * sigmoid(gate) * up (arXiv 2002.05202).
 #include <cmath>
 
-#include "kernels/cpu/elementwise_avx512.h"
+#include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/op_context.h"
 #include "kernels/ops.h"
 
@@ -17,6 +17,10 @@ void SwiGlu(const SwiGluArgs& args, const OpContext& context) {
       float* out = static_cast<float*>(args.out.data) + r * args.out.stride;
       if (context.path == CpuPath::kAvx512) {
         SwiGluRowAvx512(gate, up, cols, out);
+        continue;
+      }
+      if (context.path == CpuPath::kAvx2) {
+        SwiGluRowAvx2(gate, up, cols, out);
         continue;
       }
       for (int64_t c = 0; c < cols; ++c) out[c] = gate[c] / (1.0f + std::exp(-gate[c])) * up[c];

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/elementwise.h"
+#include "kernels/cpu/elementwise_simd.h"
+
+namespace millrace::cpu {
+
+void RmsNormRowAvx2(const float* x, const float* weight, float eps, int64_t cols, float* out) {
+  avx2::RmsNormRow(x, weight, eps, cols, out);
+}
+
+void SwiGluRowAvx2(const float* gate, const float* up, int64_t cols, float* out) {
+  avx2::SwiGluRow(gate, up, cols, out);
+}
+
+}  // namespace millrace::cpu
