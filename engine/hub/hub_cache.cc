@@ -32,8 +32,8 @@ absl::Status FileError(const fs::path& path, std::string_view what, int error) {
   return error == ENOSPC ? absl::ResourceExhaustedError(message) : absl::FailedPreconditionError(message);
 }
 
-// A name beside `path` that no other process uses.
-fs::path Beside(const fs::path& path) { return path.string() + absl::StrCat(".tmp", getpid()); }
+// A name beside `path` that no other thread of any process uses.
+fs::path Beside(const fs::path& path) { return path.string() + absl::StrCat(".tmp", getpid(), "-", gettid()); }
 
 std::optional<std::string> ReadSmallFile(const fs::path& path, size_t max_bytes) {
   std::error_code error;

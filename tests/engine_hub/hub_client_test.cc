@@ -319,6 +319,7 @@ TEST_CASE("Hub: two at once fetch each file once", "[hub]") {
   std::thread threads[2];
   for (int i = 0; i < 2; ++i) threads[i] = std::thread([&, i] { results[i] = f.Resolve(); });
   for (std::thread& thread : threads) thread.join();
+  INFO(results[0].status() << " " << results[1].status());
   CHECK(results[0].ok());
   CHECK(results[1].ok());
   CHECK(f.hub.storage().CountRequests("GET", "/store/") == 1);
