@@ -56,7 +56,7 @@ void CheckResult(const std::vector<float>& logits, const SampleResult& result) {
 TEST_CASE("Logprobs: of a drawn token they are of the raw logits, with ties ordered by id", "[kernels][logprobs]") {
   const CpuPath path = NextPath();
   CAPTURE(cpu::CpuPathName(path));
-  const TokenLogprob bias[] = {{.token = 0, .logprob = 1.0f}};
+  const TokenLogprob bias[] = {{.token = 0, .logprob = 2.5f}};  // more than the penalty takes
   const int32_t output[] = {0, 0};
   cpu::ThreadPool pool(1);
   for (const int64_t vocab : {1, 3, 17, 1009}) {
