@@ -17,6 +17,7 @@ namespace millrace {
 struct FixtureOptions {
   std::string dtype = "float32";
   std::string quantization;
+  std::string load_format = "auto";
   DType kv_dtype = DType::kF32;
   CpuPath path = CpuPath::kAuto;
   int num_threads = 2;
@@ -30,7 +31,8 @@ class ModelFixture {
     auto device = MakeCpuDevice({.num_threads = options.num_threads, .path = options.path});
     REQUIRE(device.status().ToString() == "OK");
     device_ = std::move(*device);
-    const LoadOptions load{.dtype = options.dtype, .quantization = options.quantization};
+    const LoadOptions load{
+        .dtype = options.dtype, .load_format = options.load_format, .quantization = options.quantization};
     auto info = ReadModelInfo(model_dir, load);
     REQUIRE(info.status().ToString() == "OK");
     auto weights = LoadWeights(*info, load, *device_);
