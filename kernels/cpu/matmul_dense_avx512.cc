@@ -123,16 +123,12 @@ void DenseRows(const RowArgs& args) {
   }
 }
 
-void DenseOutput(const OutputArgs& args) {
+void DenseOutput(const OutputArgs& by_reference) {
+  const OutputArgs args = by_reference;  // a copy: vector stores might write through the reference
   for (int row = 0; row < args.rows; ++row) {
     const float* sums = static_cast<const float*>(args.sums) + row * kChannels;
     for (int channel = 0; channel < args.channels; channel += 16) {
-      const __mmask16 mask = FirstLanes(args.channels - channel);
-      const int64_t index = row * args.stride + channel;
-      __m512 y = _mm512_loadu_ps(sums + channel);
-      if (args.bias != nullptr) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, args.bias + channel));
-      if (args.residual != nullptr) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, args.residual + index));
-      _mm512_mask_storeu_ps(args.out + index, mask, y);
+      Finish(args, row, channel, _mm512_loadu_ps(sums + channel));
     }
   }
 }

@@ -261,16 +261,8 @@ void IntRows(const RowArgs& args) {
   }
 }
 
-// One vector of one row: what is added to the scaled sum, and the store.
-[[gnu::always_inline]] inline void Finish(const OutputArgs& args, int row, int channel, __m512 y) {
-  const __mmask16 mask = FirstLanes(args.channels - channel);
-  const int64_t index = row * args.stride + channel;
-  if (args.bias != nullptr) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, args.bias + channel));
-  if (args.residual != nullptr) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, args.residual + index));
-  _mm512_mask_storeu_ps(args.out + index, mask, y);
-}
-
-void ChannelOutput(const OutputArgs& args) {
+void ChannelOutput(const OutputArgs& by_reference) {
+  const OutputArgs args = by_reference;  // a copy: vector stores might write through the reference
   const int32_t* sums = static_cast<const int32_t*>(args.sums);
   for (int row = 0; row < args.rows; ++row) {
     const __m512 row_scale = _mm512_set1_ps(args.row_scales[row]);
@@ -282,7 +274,8 @@ void ChannelOutput(const OutputArgs& args) {
   }
 }
 
-void GroupOutput(const OutputArgs& args) {
+void GroupOutput(const OutputArgs& by_reference) {
+  const OutputArgs args = by_reference;  // as above
   const float* sums = static_cast<const float*>(args.sums);
   const __m512 unit = _mm512_set1_ps(args.scale_unit);
   for (int row = 0; row < args.rows; ++row) {

@@ -1,17 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// Shared by the *_avx512.cc kernels of matmul: lane masks and the interleaving of packed activations. Everything has
+// Shared by the *_avx512.cc kernels of matmul: lane masks, the interleaving of packed activations and
+// the last step of an output. Everything has
 // internal linkage, because code compiled with these instructions must not be the linker's copy for other files.
 #if defined(__x86_64__)
 #include <immintrin.h>
 
 #include <cstdint>
 
+#include "kernels/cpu/matmul_kernels.h"
+
 namespace millrace::cpu {
 namespace {
 
 [[maybe_unused, gnu::always_inline]] inline __mmask16 FirstLanes(int64_t count) {
   return count >= 16 ? 0xffff : count <= 0 ? 0 : static_cast<__mmask16>((1u << count) - 1);
+}
+
+// Adds bias and residual to the sixteen channels from `channel` on of one row and writes them. Masked memory accesses
+// are slow, so only the last vector of a matrix uses them.
+[[maybe_unused, gnu::always_inline]] inline void Finish(const OutputArgs& args, int row, int channel, __m512 y) {
+  const int64_t index = row * args.stride + channel;
+  if (args.channels - channel >= 16) {
+    if (args.bias != nullptr) y = _mm512_add_ps(y, _mm512_loadu_ps(args.bias + channel));
+    if (args.residual != nullptr) y = _mm512_add_ps(y, _mm512_loadu_ps(args.residual + index));
+    _mm512_storeu_ps(args.out + index, y);
+    return;
+  }
+  const __mmask16 mask = FirstLanes(args.channels - channel);
+  if (args.bias != nullptr) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, args.bias + channel));
+  if (args.residual != nullptr) y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, args.residual + index));
+  _mm512_mask_storeu_ps(args.out + index, mask, y);
 }
 
 // For a tile of kRows rows, lane l of output vector o holds item (16 o + l) / kRows of row (16 o + l) % kRows.
