@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes as each of millrace.v1's requests, through the conversion to typed ones (tools and template variables are JSON).
+// Bytes as each of millrace.v1's requests, through the conversion to typed ones (tools and template variables are
+// JSON).
 #include <cstddef>
 #include <cstdint>
 
