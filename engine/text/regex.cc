@@ -148,16 +148,20 @@ absl::StatusOr<Regex> Regex::Compile(std::string_view pattern) {
 absl::Status Regex::FindAll(std::string_view text, std::vector<ByteRange>& matches) const {
   Pcre2Ptr<pcre2_match_data> data(pcre2_match_data_create(1, nullptr));
   Pcre2Ptr<pcre2_match_context> context(pcre2_match_context_create(nullptr));
-  Pcre2Ptr<pcre2_jit_stack> stack(pcre2_jit_stack_create(32 * 1024, kJitStackBytes, nullptr));
+  Pcre2Ptr<pcre2_jit_stack> stack;  // made when the 32 KiB of the machine's own do not do: it is a system call
   pcre2_set_match_limit(context.get(), kMatchLimit);
   pcre2_set_heap_limit(context.get(), kHeapLimitKib);
-  pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
   size_t position = 0;
   size_t last_match_end = SIZE_MAX;
   while (position <= text.size()) {
     int found = pcre2_match(compiled_->code.get(), subject, text.size(), position, PCRE2_NO_UTF_CHECK, data.get(),
                             context.get());
+    if (found == PCRE2_ERROR_JIT_STACKLIMIT && stack == nullptr) {
+      stack.reset(pcre2_jit_stack_create(32 * 1024, kJitStackBytes, nullptr));
+      pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
+      continue;
+    }
     if (found == PCRE2_ERROR_JIT_STACKLIMIT) {
       found = pcre2_match(compiled_->code.get(), subject, text.size(), position, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
                           data.get(), context.get());

@@ -74,6 +74,16 @@ TEST_CASE("Regex: what cannot be run is refused by name", "[scanners]") {
   CHECK(Regex::Compile(std::string(20000, 'a')).status().code() == absl::StatusCode::kInvalidArgument);
 }
 
+TEST_CASE("Regex: a match that needs much stack is still found", "[scanners]") {
+  const auto regex = Regex::Compile("(?:(a)|b)*c");
+  REQUIRE(regex.ok());
+  const std::string text = std::string(10'000, 'a') + "c";
+  std::vector<ByteRange> matches;
+  REQUIRE(regex->FindAll(text, matches).ok());
+  REQUIRE(matches.size() == 1);
+  CHECK(matches[0].end == text.size());
+}
+
 TEST_CASE("Regex: a pattern that explodes on a text is an error, not a hang", "[scanners]") {
   const auto regex = Regex::Compile("(a+)+$");
   REQUIRE(regex.ok());
