@@ -153,6 +153,7 @@ class Ops {
 
   // Lays a weight out for Matmul. InvalidArgument names a shape or group the backend cannot take.
   virtual absl::StatusOr<std::unique_ptr<PackedWeight>> Pack(const WeightSource& source) = 0;
+  // What Pack will hold at most: an int4 matrix is counted with zero points.
   virtual size_t PackedBytes(WeightFormat format, DType dtype, int64_t n, int64_t k, int group_size) const = 0;
   // Scratch for steps of up to max_rows rows with matrices up to max_k inputs; call once before the first step.
   virtual absl::Status ReserveWorkspace(int64_t max_rows, int64_t max_k) = 0;
