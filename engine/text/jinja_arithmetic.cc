@@ -80,6 +80,7 @@ absl::StatusOr<TemplateValue> FloatArithmetic(JinjaOp op, double a, double b) {
     case JinjaOp::kMod: {
       if (b == 0) return ZeroDivision();
       double remainder = std::fmod(a, b);
+      if (remainder == 0) remainder = std::copysign(0.0, b);
       if (remainder != 0 && ((remainder < 0) != (b < 0))) remainder += b;
       return TemplateValue::Float(op == JinjaOp::kMod ? remainder : std::floor((a - remainder) / b + 0.5));
     }

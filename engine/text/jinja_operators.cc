@@ -145,7 +145,7 @@ absl::StatusOr<TemplateValue> JinjaEvaluator::Slice(const TemplateValue& object,
   }
   const bool has_items =
       object.is_list() && object.as_list().kind != ListKind::kIterator && object.as_list().kind < ListKind::kKeys;
-  if (!has_items) return TemplateValue::Undefined(ConcatText({ObjectName(object), " cannot be sliced"}));
+  if (!has_items) return Error(ConcatText({"a value of type ", object.TypeName(), " cannot be sliced"}));
   const TemplateList& list = object.as_list();
   const SliceBounds range = ResolveSlice(bounds, static_cast<int64_t>(list.items.size()));
   std::vector<TemplateValue> items;

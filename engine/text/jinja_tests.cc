@@ -40,7 +40,7 @@ Result IsSequence(Ev& evaluator, const Value& value, const JinjaArgs& args) {
 
 Result IsCallable(Ev& evaluator, const Value& value, const JinjaArgs& args) {
   const auto* object = value.is_object() ? dynamic_cast<JinjaObject*>(value.as_object().get()) : nullptr;
-  return object != nullptr && object->is_callable();
+  return value.is_undefined() || (object != nullptr && object->is_callable());
 }
 
 Result IsEscaped(Ev& evaluator, const Value& value, const JinjaArgs& args) {

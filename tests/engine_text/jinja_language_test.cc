@@ -75,6 +75,8 @@ TEST_CASE("Jinja: expressions have Python's meaning", "[jinja]") {
       {"{{ 'x' in n }}", "!!chat template line 1: argument of type 'NoneType' is not iterable"},
       {"{{ i }}{{ 'abc'.1 }}", "7b"},
       {"{{ 1, 2 }}", "(1, 2)"},
+      {"{{ -1.0 % 1 }} {{ missing is callable }}", "0.0 True"},
+      {"{{ i[1:] }}", "!!chat template line 1: a value of type int cannot be sliced"},
   };
   CheckAll(kCases);
 }
