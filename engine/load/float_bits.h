@@ -2,7 +2,6 @@
 #pragma once
 // Float formats of checkpoints, converted exactly or with rounding to nearest even. Stateless, any thread.
 #include <bit>
-#include <cmath>
 #include <cstdint>
 
 namespace millrace {
@@ -19,12 +18,22 @@ inline float FromFloat16(uint16_t bits) {
   return std::bit_cast<float>(value | sign);
 }
 
-inline uint16_t Float16Bits(float value) { return std::bit_cast<uint16_t>(static_cast<_Float16>(value)); }
+inline uint16_t Float16Bits(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value), magnitude = bits & 0x7fffffffu;
+  // Normal results: the exponent moved by 112, rounded at bit 13; a carry out of the top becomes infinity by itself.
+  const uint32_t normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+  // Subnormal ones: adding 0.5 leaves the value in units of 2^-24 in the low bits, rounded by the addition.
+  const uint32_t subnormal = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u;
+  uint32_t half = magnitude < 0x38800000u ? subnormal : normal;
+  half = magnitude >= 0x47800000u ? 0x7c00u : half;
+  half = magnitude > 0x7f800000u ? 0x7e00u : half;
+  return static_cast<uint16_t>(half | ((bits >> 16) & 0x8000u));
+}
 
 inline uint16_t BFloat16Bits(float value) {
-  if (std::isnan(value)) return 0x7fc0;
   const uint32_t bits = std::bit_cast<uint32_t>(value);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  return static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
 }
 
 }  // namespace millrace

@@ -8,6 +8,7 @@
 #include "engine/load/gguf.h"
 #include "engine/load/gguf_model.h"
 #include "engine/load/gguf_weights.h"
+#include "engine/load/weight_plan.h"
 #include "tests/support/gguf_writer.h"
 #include "tests/support/safetensors_writer.h"
 
@@ -243,6 +244,30 @@ TEST_CASE("GGUF: blocks of Q8_0 and Q4_0 keep their numbers", "[load]") {
   }
   CHECK_THAT(std::string((*source)->Matrix("model.layers.0.self_attn.q_proj.weight", 64, 32).status().message()),
              Contains("blk.0.attn_q.weight has shape [64, 64]"));
+}
+
+TEST_CASE("PlanLinear: fused matrices that are stored differently become int8 or floats", "[load]") {
+  GgufWriter writer = Metadata();
+  writer.Tensor("blk.0.attn_q.weight", kQ8_0, {64, 64}, std::string(64 * 68, '\0'));
+  writer.Tensor("blk.0.attn_k.weight", kQ4_0, {64, 32}, std::string(32 * 36, '\0'));
+  writer.Tensor("blk.0.attn_v.weight", kF32, {64, 32}, Floats(64 * 32));
+  const testing::TemporaryDir dir;
+  testing::WriteFile(dir.path() / "m.gguf", writer.Bytes());
+  const auto source = *OpenGgufTensors((dir.path() / "m.gguf").string());
+  const std::string attn = "model.layers.0.self_attn.";
+  const LinearSpec::Part q = {attn + "q_proj", 64}, k = {attn + "k_proj", 32}, v = {attn + "v_proj", 32};
+  const WeightKind wanted = {.dtype = DType::kF16};
+  const auto alone = *PlanLinear({.parts = {q}, .k = 64}, wanted, true, *source);
+  CHECK(alone.is_stored);
+  CHECK(alone.kind.format == WeightFormat::kInt8);
+  const auto mixed = *PlanLinear({.parts = {q, k}, .k = 64}, wanted, true, *source);
+  CHECK_FALSE(mixed.is_stored);
+  CHECK(mixed.kind.format == WeightFormat::kInt8);
+  CHECK(mixed.kind.group_size == 32);
+  const auto with_floats = *PlanLinear({.parts = {q, k, v}, .k = 64}, wanted, true, *source);
+  CHECK_FALSE(with_floats.is_stored);
+  CHECK(with_floats.kind.format == WeightFormat::kDense);
+  CHECK_FALSE(PlanLinear({.parts = {q}, .k = 64}, wanted, false, *source)->is_stored);
 }
 
 TEST_CASE("GGUF: the vocabulary and the template come out as they went in", "[load]") {

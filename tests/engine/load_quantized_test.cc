@@ -39,6 +39,25 @@ TEST_CASE("float16: every value converts as the compiler does", "[load]") {
   }
 }
 
+TEST_CASE("float16 and bfloat16: floats round to nearest, ties to even", "[load]") {
+  std::mt19937 engine(1);
+  for (int i = 0; i < 2'000'000; ++i) {
+    // Every exponent, and often a tie.
+    uint32_t bits = static_cast<uint32_t>(engine());
+    if (i % 2 == 0) bits &= 0xfffff000u;
+    const float value = std::bit_cast<float>(bits);
+    if (std::isnan(value)) {
+      REQUIRE(std::isnan(FromFloat16(Float16Bits(value))));
+      REQUIRE(std::isnan(FromBFloat16(BFloat16Bits(value))));
+      continue;
+    }
+    REQUIRE(Float16Bits(value) == std::bit_cast<uint16_t>(static_cast<_Float16>(value)));
+    const uint32_t below = bits & 0xffff0000u, rest = bits & 0xffffu;
+    const bool rounds_up = rest > 0x8000u || (rest == 0x8000u && ((below >> 16) & 1) != 0);
+    REQUIRE(BFloat16Bits(value) == ((below >> 16) + (rounds_up ? 1 : 0)));
+  }
+}
+
 TEST_CASE("QuantizeInt8: each value is within half a step", "[load]") {
   for (const int64_t count : {1, 7, 8, 31, 128, 1000}) {
     const std::vector<float> values = RandomFloats(count, static_cast<uint32_t>(count));
