@@ -43,6 +43,19 @@ if(MILLRACE_SANITIZE)
   target_compile_options(millrace_flags INTERFACE -fsanitize=${MILLRACE_SANITIZE})
   target_link_options(millrace_flags INTERFACE -fsanitize=${MILLRACE_SANITIZE})
 endif()
+if(MILLRACE_SANITIZE STREQUAL "thread")
+  # Debian's Abseil is not instrumented: the sanitizer is told of its mutexes by wrappers.
+  add_library(millrace_tsan STATIC tests/support/tsan_mutex.cc)
+  target_compile_options(millrace_tsan PRIVATE -fsanitize=thread)
+  target_link_libraries(millrace_flags INTERFACE millrace_tsan)
+  foreach(symbol Mutex4LockEv Mutex6UnlockEv Mutex5AwaitERKNS0_9ConditionE
+      Mutex16AwaitWithTimeoutERKNS0_9ConditionENS0_8DurationE Mutex17AwaitWithDeadlineERKNS0_9ConditionENS0_4TimeE)
+    target_link_options(millrace_flags INTERFACE -Wl,--wrap=_ZN4absl7debian35${symbol})
+  endforeach()
+  target_link_options(millrace_flags INTERFACE -Wl,--wrap=_ZN4absl7debian312Notification6NotifyEv
+    -Wl,--wrap=_ZNK4absl7debian312Notification19WaitForNotificationEv
+    -Wl,--wrap=_ZNK4absl7debian312Notification30WaitForNotificationWithTimeoutENS0_8DurationE)
+endif()
 if(MILLRACE_FUZZ)
   target_compile_options(millrace_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
