@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/load/float_tensor.h"
+#include "kernels/check.h"
 #include "kernels/status_macros.h"
 
 namespace millrace {
@@ -146,7 +147,9 @@ StoredForm FormOfPackedInt4(const PackedInt4& packed) {
 
 absl::StatusOr<std::unique_ptr<BuiltWeight>> UnpackInt4(const PackedInt4& packed) {
   const StoredForm form = FormOfPackedInt4(packed);
-  const int64_t group = form.kind.group_size, groups_a_row = packed.k / group;
+  const int64_t group = form.kind.group_size;
+  MILLRACE_CHECK(form.is_exact && group > 0, "only a matrix whose form is exact can be unpacked");
+  const int64_t groups_a_row = packed.k / group;
   auto built = std::make_unique<BuiltWeight>();
   built->values.resize(static_cast<size_t>(packed.n * packed.k / 2));
   built->scales.resize(static_cast<size_t>(packed.n * groups_a_row));
