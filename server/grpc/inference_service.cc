@@ -32,9 +32,9 @@ class GenerationStream final : public PumpedReactor<grpc::ServerWriteReactor<Res
                                                    grpc::CallbackServerContext* context, const Message& message,
                                                    Method method) {
     auto call = std::make_shared<GenerationStream>(context);
-    call->Own(call);
     const absl::Status status = call->Prepare(call, backend, gate, endpoint, message, method);
     if (!status.ok()) call->End(status);
+    call->Own(call);
     return call.get();
   }
 
@@ -98,9 +98,9 @@ class EmbedCall final : public UnaryCall {
                                          grpc::CallbackServerContext* context, const v1::EmbedRequest& message,
                                          v1::EmbedResponse* response) {
     auto call = std::make_shared<EmbedCall>(context, response);
-    call->Own(call);
     const absl::Status status = call->Prepare(call, backend, gate, message);
     if (!status.ok()) call->End(status);
+    call->Own(call);
     return call.get();
   }
 
@@ -163,9 +163,9 @@ class WorkerCall final : public UnaryCall {
   static grpc::ServerUnaryReactor* Begin(const GrpcBackend& backend, CallGate& gate,
                                          grpc::CallbackServerContext* context, const std::string& model, Fill fill) {
     auto call = std::make_shared<WorkerCall>(context);
-    call->Own(call);
     const absl::Status status = call->Prepare(call, backend, gate, model, std::move(fill));
     if (!status.ok()) call->End(status);
+    call->Own(call);
     return call.get();
   }
 

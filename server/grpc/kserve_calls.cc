@@ -121,27 +121,31 @@ class ModelStreamInferCall final
   ModelStreamInferCall(grpc::CallbackServerContext* context, const GrpcBackend& backend, CallGate& gate)
       : PumpedReactor(context), backend_(backend), gate_(gate) {}
 
+  using PumpedReactor::Own;
+
   void Begin(const std::shared_ptr<ModelStreamInferCall>& self) {
-    Own(self);
     self_ = self;
     auto caller = MakeCaller(context(), "grpc.stream_infer", backend_.keys);
     if (!caller.ok()) return End(caller.status());
     caller_ = *std::move(caller);
+    {
+      absl::MutexLock lock(&mu_);  // shows the reader what was written until now, as Own does
+    }
     StartRead(&request_);
   }
 
   void OnReadDone(bool ok) override {
-    if (ok) {
-      absl::Status status = Take();
-      if (!status.ok()) PushError(request_.id(), status);
-      request_.Clear();
-      return StartRead(&request_);
-    }
+    bool is_gone = false;
     {
       absl::MutexLock lock(&mu_);
-      is_half_closed_ = true;
+      if (!ok) is_half_closed_ = true;
+      is_gone = is_gone_;
     }
-    EndIfComplete();
+    if (!ok) return EndIfComplete();
+    if (is_gone) return;
+    if (absl::Status status = Take(); !status.ok()) PushError(request_.id(), status);
+    request_.Clear();
+    StartRead(&request_);
   }
 
  private:
@@ -252,9 +256,9 @@ grpc::ServerUnaryReactor* BeginModelInfer(const GrpcBackend& backend, CallGate& 
                                           grpc::CallbackServerContext* context, const ModelInferRequest& request,
                                           ModelInferResponse* response) {
   auto call = std::make_shared<ModelInferCall>(context, response);
-  call->Own(call);
   const absl::Status status = call->Prepare(call, backend, gate, request);
   if (!status.ok()) call->End(status);
+  call->Own(call);
   return call.get();
 }
 
@@ -262,6 +266,7 @@ grpc::ServerBidiReactor<ModelInferRequest, ModelStreamInferResponse>* BeginModel
     const GrpcBackend& backend, CallGate& gate, grpc::CallbackServerContext* context) {
   auto call = std::make_shared<ModelStreamInferCall>(context, backend, gate);
   call->Begin(call);
+  call->Own(call);
   return call.get();
 }
 

@@ -36,20 +36,28 @@ class UnaryCall : public grpc::ServerUnaryReactor {
     OnGone();
   }
   void OnDone() final {
-    auto last = std::move(self_);
+    std::shared_ptr<UnaryCall> last;  // may drop this object, after the hook
+    {
+      absl::MutexLock lock(&mu_);
+      last = std::move(self_);
+    }
     OnOver();
   }
 
  protected:
   virtual void OnGone() {}
   virtual void OnOver() {}
-  void Own(std::shared_ptr<UnaryCall> self) { self_ = std::move(self); }
+  // As PumpedReactor::Own.
+  void Own(std::shared_ptr<UnaryCall> self) {
+    absl::MutexLock lock(&mu_);
+    self_ = std::move(self);
+  }
   grpc::CallbackServerContext* context() const { return context_; }
 
  private:
   grpc::CallbackServerContext* const context_;
-  std::shared_ptr<UnaryCall> self_;
   absl::Mutex mu_;
+  std::shared_ptr<UnaryCall> self_ ABSL_GUARDED_BY(mu_);
   bool is_over_ ABSL_GUARDED_BY(mu_) = false;
 };
 
