@@ -29,7 +29,7 @@ constexpr uint64_t kMaxDimension = uint64_t{1} << 40;
 absl::Status Fault(const std::string& what) { return absl::InvalidArgumentError(absl::StrCat("GGUF: ", what)); }
 
 std::string Quoted(std::string_view name) {
-  return absl::StrCat("'", absl::CHexEscape(absl::string_view(name.data(), std::min<size_t>(name.size(), 100))), "'");
+  return absl::StrCat("'", absl::CHexEscape(std::string(name.substr(0, 100))), "'");
 }
 
 // Bytes of one value; 0 for strings, arrays and unknown types.

@@ -17,7 +17,7 @@ absl::Status WrongKind(const std::string& key, const char* wanted) {
 template <typename T>
 T Read(std::string_view bytes) {
   T value;
-  std::memcpy(&value, bytes.data(), sizeof(T));
+  bytes.copy(reinterpret_cast<char*>(&value), sizeof(T));
   return value;
 }
 
