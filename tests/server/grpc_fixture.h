@@ -35,6 +35,7 @@ struct GrpcFixture {
   std::shared_ptr<grpc::Channel> Connect(const std::shared_ptr<grpc::ChannelCredentials>& credentials) const {
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a connection of its own
+    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);            // or a client that does not read buffers megabytes
     return grpc::CreateCustomChannel("localhost:" + std::to_string(server->port()), credentials, arguments);
   }
 

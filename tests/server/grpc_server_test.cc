@@ -154,7 +154,8 @@ TEST_CASE("GrpcServer: while the model loads and while draining, calls are Unava
   CHECK(reader->Finish().ok());
   CHECK(text == "abcabc");
   shutdown.join();
-  CHECK(fixture.server->num_active_calls() == 0);
+  // A delivery thread may hold on to the last call for a moment.
+  while (fixture.server->num_active_calls() != 0) absl::SleepFor(absl::Milliseconds(1));
 }
 
 TEST_CASE("GrpcServer: what still runs at the drain's deadline is cancelled", "[grpc]") {
