@@ -45,7 +45,8 @@ std::vector<float> Read(TensorSource& source, const std::string& name, int64_t n
 double Perplexity(ModelFixture& fixture, const GoldenFile& ids) {
   double sum = 0;
   int num_tokens = 0;
-  for (const simdjson::dom::element list : ids.root().get_array().value()) {
+  const simdjson::dom::array lists = ids.root().get_array().value();
+  for (const simdjson::dom::element list : lists) {
     const auto tokens = GoldenFile::ToNumbers<int32_t>(list);
     const std::vector<float> logits = fixture.Logits(tokens, 0, static_cast<int>(tokens.size()));
     for (size_t i = 0; i + 1 < tokens.size(); ++i) {

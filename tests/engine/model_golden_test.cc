@@ -19,7 +19,8 @@ std::string GoldenDir(const std::string& name) {
 double MaxDifference(const std::vector<float>& logits, const GoldenFile& golden) {
   double worst = 0;
   size_t at = 0;
-  for (const simdjson::dom::element row : golden.root()["logits"].get_array().value()) {
+  const simdjson::dom::array rows = golden.root()["logits"].get_array().value();
+  for (const simdjson::dom::element row : rows) {
     for (const float expected : GoldenFile::ToNumbers<float>(row)) {
       worst = std::max(worst, std::abs(static_cast<double>(logits.at(at++)) - expected));
     }
@@ -66,7 +67,8 @@ TEST_CASE("Model: bf16, int8 and int4 logits stay near transformers' float32", "
                        {.dtype = kind.dtype, .quantization = kind.quantization, .kv_dtype = DType::kBF16});
   const std::vector<float> logits = fixture.Logits(prompt, 0, static_cast<int>(prompt.size()));
   std::vector<float> expected;
-  for (const simdjson::dom::element row : golden.root()["logits"].get_array().value()) {
+  const simdjson::dom::array rows = golden.root()["logits"].get_array().value();
+  for (const simdjson::dom::element row : rows) {
     const auto values = GoldenFile::ToNumbers<float>(row);
     expected.insert(expected.end(), values.begin(), values.end());
   }

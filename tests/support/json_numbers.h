@@ -22,7 +22,8 @@ class GoldenFile {
   template <typename T>
   static std::vector<T> ToNumbers(simdjson::dom::element array) {
     std::vector<T> values;
-    for (const simdjson::dom::element value : array.get_array().value()) {
+    const simdjson::dom::array elements = array.get_array().value();
+    for (const simdjson::dom::element value : elements) {
       values.push_back(static_cast<T>(value.get_double().value()));
     }
     return values;
