@@ -2,6 +2,7 @@
 #include "kernels/cpu/cpu_features.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -137,6 +138,11 @@ int AvailableCores() {
   const double quota = CgroupCores();
   if (quota < cores) cores = static_cast<int>(std::ceil(quota));
   return std::max(cores, 1);
+}
+
+int64_t FirstCacheBytes() {
+  const long bytes = sysconf(_SC_LEVEL1_DCACHE_SIZE);
+  return bytes > 0 ? bytes : 32 * 1024;
 }
 
 size_t AvailableMemoryBytes() {

@@ -21,6 +21,9 @@ std::string_view CpuPathName(CpuPath path);  // "auto", "reference", "avx2", "av
 // Cores this process may use: the affinity mask, capped by the cgroup's CPU quota rounded up; at least 1.
 int AvailableCores();
 
+// Bytes of a core's first data cache; 32 KiB where the system does not tell.
+int64_t FirstCacheBytes();
+
 // Memory this process may still take: MemAvailable, capped by what each cgroup above us leaves.
 size_t AvailableMemoryBytes();
 

@@ -5,15 +5,16 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#include "kernels/cpu/matmul_avx2.h"
 #include "kernels/cpu/matmul_kernels.h"
 
 namespace millrace::cpu {
 namespace {
 
-constexpr int kVectors = 2;
-constexpr int kLanes = 8;
-constexpr int kChannels = kLanes * kVectors;
-constexpr int64_t kLineBytes = 64;
+using avx2::kChannels;
+using avx2::kLanes;
+using avx2::kVectors;
+using avx2::Prefetch;
 
 struct Bf16 {
   static constexpr int kStepBytes = kChannels * 4;
@@ -40,15 +41,6 @@ struct F32 {
     return _mm256_loadu_ps(reinterpret_cast<const float*>(step + vector * 32));
   }
 };
-
-[[gnu::always_inline]] inline void Prefetch(const TileArgs& args, const uint8_t*& prefetch) {
-  if (prefetch >= args.prefetch_end) return;
-#pragma clang loop unroll(disable)
-  for (int64_t line = 0; line < args.prefetch_chunk_bytes; line += kLineBytes) {
-    _mm_prefetch(reinterpret_cast<const char*>(prefetch + line), _MM_HINT_T0);
-  }
-  prefetch += args.prefetch_chunk_bytes;
-}
 
 template <typename Element, int kRows>
 [[gnu::always_inline]] inline void AddStep(const uint8_t* step, const float* items, __m256 (&sums)[kRows][kVectors]) {
@@ -104,25 +96,25 @@ template <typename Element, int kRows>
 void DenseRows(const RowArgs& args) {
   constexpr int kInputs = Element::kStepInputs;
   float* out = reinterpret_cast<float*>(args.items);
-  for (int row = 0; row < kRows; ++row) {
-    const float* x = args.x + row * args.stride;
-    for (int64_t k = 0; k < args.num_steps * kInputs; ++k) {
-      out[(k / kInputs * kRows + row) * kInputs + k % kInputs] = k < args.k ? x[k] : 0.0f;
+  const int64_t num_whole_steps = args.k / kInputs;
+  for (int64_t step = 0; step < num_whole_steps; ++step, out += kRows * kInputs) {
+    for (int row = 0; row < kRows; ++row) {
+      __builtin_memcpy(out + row * kInputs, args.x + row * args.stride + step * kInputs, sizeof(float) * kInputs);
+    }
+  }
+  for (int64_t step = num_whole_steps; step < args.num_steps; ++step) {
+    for (int row = 0; row < kRows; ++row) {
+      for (int64_t k = step * kInputs; k < (step + 1) * kInputs; ++k) {
+        *out++ = k < args.k ? args.x[row * args.stride + k] : 0.0f;
+      }
     }
   }
 }
 
 void DenseOutput(const OutputArgs& args) {
-  for (int row = 0; row < args.rows; ++row) {
-    const float* sums = static_cast<const float*>(args.sums) + row * kChannels;
-    for (int channel = 0; channel < args.channels; ++channel) {
-      const int64_t index = row * args.stride + channel;
-      float y = sums[channel];
-      if (args.bias != nullptr) y += args.bias[channel];
-      if (args.residual != nullptr) y += args.residual[index];
-      args.out[index] = y;
-    }
-  }
+  const float* sums = static_cast<const float*>(args.sums);
+  avx2::WriteOutput(args,
+                    [&](int row, int vector) { return _mm256_loadu_ps(sums + row * kChannels + vector * kLanes); });
 }
 
 template <typename Element>

@@ -7,16 +7,17 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#include "kernels/cpu/matmul_avx2.h"
 #include "kernels/cpu/matmul_kernels.h"
 #include "kernels/cpu/quantize.h"
 
 namespace millrace::cpu {
 namespace {
 
-constexpr int kVectors = 2;
-constexpr int kLanes = 8;
-constexpr int kChannels = kLanes * kVectors;
-constexpr int64_t kLineBytes = 64;
+using avx2::kChannels;
+using avx2::kLanes;
+using avx2::kVectors;
+using avx2::Prefetch;
 static_assert(kChunkSteps * 2 * 15 * 128 < 32768, "a chunk of nibble products fits 16 bits");
 
 // Where a tile stands while it walks down its panel.
@@ -25,15 +26,6 @@ struct Cursor {
   const uint8_t* items;
   const uint8_t* prefetch;
 };
-
-[[gnu::always_inline]] inline void Prefetch(const TileArgs& args, const uint8_t*& prefetch) {
-  if (prefetch >= args.prefetch_end) return;
-#pragma clang loop unroll(disable)
-  for (int64_t line = 0; line < args.prefetch_chunk_bytes; line += kLineBytes) {
-    _mm_prefetch(reinterpret_cast<const char*>(prefetch + line), _MM_HINT_T0);
-  }
-  prefetch += args.prefetch_chunk_bytes;
-}
 
 [[gnu::always_inline]] inline __m256i Load(const uint8_t* bytes) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes));
@@ -53,17 +45,27 @@ struct Int8 {
   template <int kRows>
   [[gnu::always_inline]] static inline void AddSteps(const Cursor& cursor, int64_t num_steps,
                                                      __m256i (&sums)[kRows][kVectors]) {
+    // Even k first, then odd, and rows outside vectors: one load of a row's values serves both vectors, and everything
+    // stays in sixteen registers.
     for (int64_t step = 0; step < num_steps; ++step) {
+      const uint8_t* weights = cursor.weights + step * kStepBytes;
       const uint8_t* items = cursor.items + step * kRows * kItemBytes;
+      const __m256i even[kVectors] = {_mm256_and_si256(Load(weights), _mm256_set1_epi16(0x00ff)),
+                                      _mm256_and_si256(Load(weights + 32), _mm256_set1_epi16(0x00ff))};
+      AddProducts(even, items, sums);
+      const __m256i odd[kVectors] = {_mm256_srli_epi16(Load(weights), 8), _mm256_srli_epi16(Load(weights + 32), 8)};
+      AddProducts(odd, items + 4, sums);
+    }
+  }
+
+ private:
+  template <int kRows>
+  [[gnu::always_inline]] static inline void AddProducts(const __m256i (&w)[kVectors], const uint8_t* items,
+                                                        __m256i (&sums)[kRows][kVectors]) {
+    for (int row = 0; row < kRows; ++row) {
+      const __m256i x = Broadcast(items + row * kItemBytes);
       for (int vector = 0; vector < kVectors; ++vector) {
-        const __m256i bytes = Load(cursor.weights + step * kStepBytes + vector * 32);
-        const __m256i even = _mm256_and_si256(bytes, _mm256_set1_epi16(0x00ff));
-        const __m256i odd = _mm256_srli_epi16(bytes, 8);
-        for (int row = 0; row < kRows; ++row) {
-          const __m256i low = _mm256_madd_epi16(even, Broadcast(items + row * kItemBytes));
-          const __m256i high = _mm256_madd_epi16(odd, Broadcast(items + row * kItemBytes + 4));
-          sums[row][vector] = _mm256_add_epi32(sums[row][vector], _mm256_add_epi32(low, high));
-        }
+        sums[row][vector] = _mm256_add_epi32(sums[row][vector], _mm256_madd_epi16(w[vector], x));
       }
     }
   }
@@ -169,80 +171,97 @@ void GroupTile(const TileArgs& args) {
 }
 
 [[gnu::always_inline]] inline uint32_t MaxMagnitude(const float* x, int64_t count) {
+  const __m256i magnitude_bits = _mm256_set1_epi32(0x7fffffff);
+  __m256i maxima = _mm256_setzero_si256();
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + i));
+    maxima = _mm256_max_epu32(maxima, _mm256_and_si256(bits, magnitude_bits));
+  }
+  uint32_t lanes[kLanes];
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), maxima);
   uint32_t max = 0;
-  for (int64_t i = 0; i < count; ++i) {
+  for (const uint32_t lane : lanes) max = lane > max ? lane : max;
+  for (; i < count; ++i) {
     const uint32_t bits = __builtin_bit_cast(uint32_t, x[i]) & 0x7fffffffu;
     max = bits > max ? bits : max;
   }
   return max;
 }
 
-// The next four quantised values of a row, as int32; those past `count` are zero, and all of a row whose inverse is
-// zero: there infinity and NaN must not become the integer that stands for overflow.
-[[gnu::always_inline]] inline __m128i QuantizeStep(const float* x, int64_t count, __m128 inverse) {
-  float values[4] = {};
-  __builtin_memcpy(values, x, sizeof(float) * static_cast<size_t>(count < 4 ? count : 4));
-  const __m128 is_used = _mm_cmpneq_ps(inverse, _mm_setzero_ps());
-  return _mm_cvtps_epi32(_mm_and_ps(_mm_mul_ps(_mm_loadu_ps(values), inverse), is_used));
+// Eight values quantised, as int32: zero where the inverse is, for there infinity and NaN must not become the integer
+// that stands for overflow.
+[[gnu::always_inline]] inline __m256i Quantize(__m256 values, __m256 inverse) {
+  const __m256 is_used = _mm256_cmp_ps(inverse, _mm256_setzero_ps(), _CMP_NEQ_OQ);
+  return _mm256_cvtps_epi32(_mm256_and_ps(_mm256_mul_ps(values, inverse), is_used));
+}
+
+// The items of two steps.
+template <typename Weight>
+[[gnu::always_inline]] inline void StoreItems(__m256i q, uint8_t* first_item, uint8_t* second_item) {
+  const __m256i narrow = _mm256_packs_epi32(q, q);  // the four values of a step twice per half
+  if constexpr (Weight::kItemBytes == 8) {
+    const __m256i pairs_apart =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, -1, -1, -1, -1, -1, -1, -1, -1));
+    const __m256i apart = _mm256_shuffle_epi8(narrow, pairs_apart);
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(first_item), _mm256_castsi256_si128(apart));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(second_item), _mm256_extracti128_si256(apart, 1));
+  } else {
+    const __m256i bytes = _mm256_packs_epi16(narrow, narrow);
+    const int32_t first = _mm_cvtsi128_si32(_mm256_castsi256_si128(bytes));
+    const int32_t second = _mm_cvtsi128_si32(_mm256_extracti128_si256(bytes, 1));
+    __builtin_memcpy(first_item, &first, sizeof(first));
+    __builtin_memcpy(second_item, &second, sizeof(second));
+  }
 }
 
 // Quantises as quantize.h defines it.
 template <typename Weight, int kRows>
 void IntRows(const RowArgs& args) {
+  constexpr int64_t kStepBytes = kRows * Weight::kItemBytes;
   const int64_t num_groups = (args.k + args.group_size - 1) / args.group_size;
   const int64_t group_steps = num_groups == 1 ? args.num_steps : args.group_size / 4;
-  const __m128i pairs_apart = _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, -1, -1, -1, -1, -1, -1, -1, -1);
   for (int64_t index = 0; index < num_groups * kRows; ++index) {
     const int64_t group = index / kRows;
     const int64_t row = index % kRows;
     const float* x = args.x + row * args.stride + group * args.group_size;
     const QuantScale scale = QuantScaleFor(MaxMagnitude(x, args.group_size));
-    const __m128 inverse = _mm_set1_ps(scale.inverse);
-    uint8_t* items = args.items + (group * group_steps * kRows + row) * Weight::kItemBytes;
-    __m128i sum = _mm_setzero_si128();
-    for (int64_t step = 0; step < group_steps; ++step) {
-      const __m128i q = QuantizeStep(x + step * 4, args.group_size - step * 4, inverse);
-      sum = _mm_add_epi32(sum, q);
-      const __m128i narrow = _mm_packs_epi32(q, q);
-      uint8_t* item = items + step * kRows * Weight::kItemBytes;
-      if constexpr (Weight::kItemBytes == 8) {
-        _mm_storel_epi64(reinterpret_cast<__m128i*>(item), _mm_shuffle_epi8(narrow, pairs_apart));
-      } else {
-        const int32_t bytes = _mm_cvtsi128_si32(_mm_packs_epi16(narrow, narrow));
-        __builtin_memcpy(item, &bytes, sizeof(bytes));
-      }
+    const __m256 inverse = _mm256_set1_ps(scale.inverse);
+    uint8_t* items = args.items + group * group_steps * kStepBytes + row * Weight::kItemBytes;
+    __m256i sums = _mm256_setzero_si256();
+    for (int64_t step = 0; step < group_steps; step += 2) {
+      const int64_t left = args.group_size - step * 4;
+      float rest[kLanes] = {};
+      if (left < kLanes) __builtin_memcpy(rest, x + step * 4, sizeof(float) * static_cast<size_t>(left < 0 ? 0 : left));
+      const __m256i q = Quantize(_mm256_loadu_ps(left < kLanes ? rest : x + step * 4), inverse);
+      sums = _mm256_add_epi32(sums, q);
+      uint8_t spare[Weight::kItemBytes];  // an odd number of steps ends in half a vector
+      StoreItems<Weight>(q, items + step * kStepBytes,
+                         step + 1 < group_steps ? items + (step + 1) * kStepBytes : spare);
     }
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
+    int32_t lanes[kLanes];
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), sums);
+    int32_t sum = 0;
+    for (const int32_t lane : lanes) sum += lane;
     args.scales[index] = scale.scale;
-    args.offsets[index] = -_mm_cvtsi128_si32(sum) * args.zero;
+    args.offsets[index] = -sum * args.zero;
   }
-}
-
-[[gnu::always_inline]] inline void Finish(const OutputArgs& args, int row, int channel, float y) {
-  const int64_t index = row * args.stride + channel;
-  if (args.bias != nullptr) y += args.bias[channel];
-  if (args.residual != nullptr) y += args.residual[index];
-  args.out[index] = y;
 }
 
 void ChannelOutput(const OutputArgs& args) {
   const int32_t* sums = static_cast<const int32_t*>(args.sums);
-  for (int row = 0; row < args.rows; ++row) {
-    for (int channel = 0; channel < args.channels; ++channel) {
-      const float scale = args.channel_scales[channel] * args.row_scales[row];
-      Finish(args, row, channel, static_cast<float>(sums[row * kChannels + channel]) * scale);
-    }
-  }
+  avx2::WriteOutput(args, [&](int row, int vector) {
+    const __m256i sum = Load(reinterpret_cast<const uint8_t*>(sums + row * kChannels + vector * kLanes));
+    const __m256 channel_scales = _mm256_loadu_ps(args.channel_scales + vector * kLanes);
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(channel_scales, _mm256_set1_ps(args.row_scales[row])));
+  });
 }
 
 void GroupOutput(const OutputArgs& args) {
   const float* sums = static_cast<const float*>(args.sums);
-  for (int row = 0; row < args.rows; ++row) {
-    for (int channel = 0; channel < args.channels; ++channel) {
-      Finish(args, row, channel, sums[row * kChannels + channel] * args.scale_unit);
-    }
-  }
+  avx2::WriteOutput(args, [&](int row, int vector) {
+    return _mm256_mul_ps(_mm256_loadu_ps(sums + row * kChannels + vector * kLanes), _mm256_set1_ps(args.scale_unit));
+  });
 }
 
 PanelKernels ChannelTable() {

@@ -5,18 +5,18 @@
 #include <atomic>
 
 #include "kernels/check.h"
+#include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/matmul_kernels.h"
 #include "kernels/cpu/matmul_layout.h"
 
 namespace millrace::cpu {
 namespace {
 
-// Rows converted at a time: more would only leave the cache before the next panel reads them.
+// Rows converted at a time. Every panel reads them all, so more would only leave the cache before the next one does;
+// few enough rows that their items stay below kMaxBlockItemBytes, yet enough that weights are not read too often.
 constexpr int64_t kMaxBlockRows = 512;
-// A block of a panel stays in the first cache (32 to 48 KiB) beside the rows that pass by; with few tiles to hide
-// the memory behind, beside the next block too.
-constexpr int64_t kBlockBytes = 24 * 1024;
-constexpr int64_t kFewTilesBlockBytes = 16 * 1024;
+constexpr int64_t kMinBlockRows = 64;
+constexpr int64_t kMaxBlockItemBytes = int64_t{2} << 20;
 constexpr int64_t kFewTiles = 6;
 constexpr int64_t kPiecesPerThread = 32;
 constexpr int64_t kMinPartTiles = 8;
@@ -115,6 +115,13 @@ struct Piece {
   int64_t tile_end = 0;
 };
 
+// A block of a panel stays in the first cache (32 KiB on many processors, 48 on some) beside the rows that pass by;
+// with few tiles to hide the memory behind, beside the next block too.
+int64_t BlockBytes(int64_t num_tiles) {
+  static const int64_t cache_bytes = FirstCacheBytes();
+  return num_tiles <= kFewTiles ? cache_bytes / 3 : cache_bytes / 2;
+}
+
 // Units per block of a panel: about `block_bytes`, all blocks alike, whole chunks of steps.
 int64_t BlockUnits(const PanelLayout& layout, int64_t block_bytes) {
   const int64_t num_blocks = CeilDiv(layout.panel_bytes(), block_bytes);
@@ -126,7 +133,7 @@ void MultiplyPanel(const Block& block, const Piece& piece, int worker, const uin
   const PanelLayout& layout = block.layout;
   const uint8_t* weights = block.w->data.data() + piece.panel * layout.panel_bytes();
   const int64_t num_tiles = piece.tile_end - piece.tile_begin;
-  const int64_t block_units = BlockUnits(layout, num_tiles <= kFewTiles ? kFewTilesBlockBytes : kBlockBytes);
+  const int64_t block_units = BlockUnits(layout, BlockBytes(num_tiles));
   uint8_t* sums = block.sums + worker * block.sums_worker_bytes;
   for (int64_t unit = 0; unit < layout.num_units; unit += block_units) {
     const int64_t num_units = std::min(block_units, layout.num_units - unit);
@@ -194,7 +201,8 @@ size_t PanelWorkspaceBytes(int64_t max_rows, int64_t max_k, int num_threads) {
   const int64_t rows = std::min(max_rows, kMaxBlockRows);
   const int64_t padded_k = RoundUp(max_k, 128);
   // Items are at most 8 bytes per two inputs (or 4 per one); a scale and an offset per group of 32 inputs.
-  const int64_t items_bytes = rows * padded_k * kMaxItemBytes / 2;
+  const int64_t row_bytes = padded_k * kMaxItemBytes / 2;
+  const int64_t items_bytes = std::min(rows * row_bytes, std::max(kMaxBlockItemBytes, kMinBlockRows * row_bytes));
   const int64_t groups_bytes = rows * (padded_k / kMinGroup) * 8;
   const int64_t sums_bytes = RoundUp(rows * kMaxChannels * 4, 4096) * num_threads;
   return static_cast<size_t>(items_bytes + groups_bytes + sums_bytes + 4096);
@@ -207,7 +215,9 @@ void MatmulPanels(const MatmulArgs& args, const OpContext& context, MatmulWorksp
   block.layout = PanelLayoutOf(*block.w);
   block.kernels = KernelsFor(*block.w);
   if (block.w->group_size != 0) block.num_scale_groups = block.layout.num_units;
-  const int64_t max_block_rows = std::min(workspace.max_rows, kMaxBlockRows);
+  const int64_t row_bytes = block.layout.num_steps() * block.layout.activation_item_bytes;
+  const int64_t max_block_rows =
+      std::min(workspace.max_rows, std::clamp(kMaxBlockItemBytes / row_bytes, kMinBlockRows, kMaxBlockRows));
   const int64_t num_blocks = CeilDiv(args.x.rows, max_block_rows);
   const int64_t block_rows = CeilDiv(args.x.rows, num_blocks);
 
@@ -216,7 +226,7 @@ void MatmulPanels(const MatmulArgs& args, const OpContext& context, MatmulWorksp
   block.sums = memory;
   memory += block.sums_worker_bytes * context.pool.num_threads();
   block.items = memory;
-  memory += RoundUp(block_rows * block.layout.num_steps() * block.layout.activation_item_bytes, kLineBytes);
+  memory += RoundUp(block_rows * row_bytes, kLineBytes);
   block.scales = reinterpret_cast<float*>(memory);
   block.offsets = reinterpret_cast<int32_t*>(block.scales + block_rows * block.num_scale_groups);
   MILLRACE_DCHECK(reinterpret_cast<uint8_t*>(block.offsets + block_rows * block.num_scale_groups) <=

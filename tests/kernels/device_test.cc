@@ -64,6 +64,11 @@ TEST_CASE("CpuDevice: a workspace is as large as it says and covers less without
   REQUIRE(ops.ReserveWorkspace(16, 1024).ok());
 }
 
+TEST_CASE("FirstCacheBytes: is a size that a core's first cache can have", "[device]") {
+  CHECK(cpu::FirstCacheBytes() >= 4 * 1024);
+  CHECK(cpu::FirstCacheBytes() <= 1024 * 1024);
+}
+
 TEST_CASE("Cgroup limits: numbers, no limit and nonsense are told apart", "[device]") {
   CHECK(cpu::ParseCgroupV2Cpu("200000 100000\n") == 2.0);
   CHECK(cpu::ParseCgroupV2Cpu("150000 100000") == 1.5);
