@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CPU engine on models of random weights: prefill, decode and parallel sequences through the real scheduler and
 // runner, as tokens/s and as the share of what this machine can do, measured in the same run.
-// Usage: engine_bench [--model DIR] [--quantization none|int8|int4] [--json FILE] [--short]
+// Usage: engine_bench [--model DIR] [--quantization none|int8|int4|int4-g32] [--json FILE] [--short]
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -117,42 +118,77 @@ Timing RunSequences(Loaded& loaded, int num_sequences, int num_prompt, int num_n
   return timing;
 }
 
-int Main(int argc, char** argv) {
-  Options options;
+bool ParseOptions(int argc, char** argv, Options& options) {
   for (int i = 1; i < argc; ++i) {
     const auto value = [&] { return i + 1 < argc ? std::string(argv[++i]) : std::string(); };
-    if (std::strcmp(argv[i], "--model") == 0)
+    if (std::strcmp(argv[i], "--model") == 0) {
       options.model = value();
-    else if (std::strcmp(argv[i], "--quantization") == 0)
+    } else if (std::strcmp(argv[i], "--quantization") == 0) {
       options.quantization = value();
-    else if (std::strcmp(argv[i], "--json") == 0)
+    } else if (std::strcmp(argv[i], "--json") == 0) {
       options.json_path = value();
-    else if (std::strcmp(argv[i], "--short") == 0)
+    } else if (std::strcmp(argv[i], "--short") == 0) {
       options.is_short = true;
-    else
-      return std::fprintf(stderr, "unknown argument %s\n", argv[i]), 2;
+    } else {
+      std::fprintf(stderr, "unknown argument %s\n", argv[i]);
+      return false;
+    }
   }
   if (options.quantization == "none") options.quantization.clear();
-  bench::Roofline roof;
-  {
-    cpu::ThreadPool pool(cpu::AvailableCores());
-    roof = bench::MeasureRoofline(pool);
-    bench::PrintRoofline(roof, pool.num_threads());
-  }
-  constexpr int32_t kMaxStepTokens = 512;
-  Loaded loaded = Load(options, kMaxStepTokens);
-  const double peak = options.quantization.empty() ? roof.bf16_gflop_per_s : roof.int8_gop_per_s;
-  const std::string name =
-      absl::StrCat(loaded.info.name, " ", options.quantization.empty() ? "bf16" : options.quantization);
-  std::string json;
-  const auto report = [&](const std::string& what, double tokens_per_second, double share, const char* of) {
-    std::printf("%-28s %-22s %9.1f tok/s  %5.1f %% of %s\n", name.c_str(), what.c_str(), tokens_per_second, 100 * share,
-                of);
+  return true;
+}
+
+// The result lines, printed as they come and kept for the JSON file.
+class Report {
+ public:
+  Report(std::string name, const bench::Roofline& roof) : name_(std::move(name)), roof_(roof) {}
+
+  void Add(const std::string& what, double tokens_per_second, double share, const char* of) {
+    std::printf("%-28s %-22s %9.1f tok/s  %5.1f %% of %s\n", name_.c_str(), what.c_str(), tokens_per_second,
+                100 * share, of);
     std::fflush(stdout);
-    absl::StrAppend(&json, json.empty() ? "" : ",\n", "  {\"model\": \"", name, "\", \"case\": \"", what,
+    absl::StrAppend(&json_, json_.empty() ? "" : ",\n", "  {\"model\": \"", name_, "\", \"case\": \"", what,
                     "\", \"tokens_per_second\": ", tokens_per_second, ", \"share\": ", share, ", \"of\": \"", of,
                     "\"}");
-  };
+  }
+
+  void Write(const std::string& path) const {
+    std::ofstream(path) << "{\"read_gb_per_s\": " << roof_.read_gb_per_s
+                        << ", \"bf16_gflop_per_s\": " << roof_.bf16_gflop_per_s
+                        << ", \"f32_gflop_per_s\": " << roof_.f32_gflop_per_s
+                        << ", \"int8_gop_per_s\": " << roof_.int8_gop_per_s
+                        << ", \"int4_gop_per_s\": " << roof_.int4_gop_per_s << ", \"results\": [\n"
+                        << json_ << "\n]}\n";
+  }
+
+ private:
+  std::string name_;
+  bench::Roofline roof_;
+  std::string json_;
+};
+
+bench::Roofline MeasureRoof() {
+  cpu::ThreadPool pool(cpu::AvailableCores());
+  const bench::Roofline roof = bench::MeasureRoofline(pool);
+  bench::PrintRoofline(roof, pool.num_threads());
+  return roof;
+}
+
+double PeakFor(const std::string& quantization, const bench::Roofline& roof) {
+  if (quantization.empty()) return roof.dense_gflop_per_s();
+  return quantization == "int8" ? roof.int8_gop_per_s : roof.int4_gop_per_s;
+}
+
+int Main(int argc, char** argv) {
+  Options options;
+  if (!ParseOptions(argc, argv, options)) return 2;
+  const bench::Roofline roof = MeasureRoof();
+  constexpr int32_t kMaxStepTokens = 512;
+  Loaded loaded = Load(options, kMaxStepTokens);
+  const double step_gb = static_cast<double>(loaded.read_bytes_a_step) * 1e-9;
+  const double token_share = loaded.flops_a_token * 1e-9 / PeakFor(options.quantization, roof);  // of a second
+  Report report(absl::StrCat(loaded.info.name, " ", options.quantization.empty() ? "bf16" : options.quantization),
+                roof);
   const int num_runs = options.is_short ? 1 : 3;
   double best_prefill = 1e30, best_decode = 1e30;
   RunSequences(loaded, 1, 64, 2, kMaxStepTokens);  // warm-up
@@ -160,28 +196,21 @@ int Main(int argc, char** argv) {
     best_prefill = std::min(best_prefill, RunSequences(loaded, 1, 512, 1, kMaxStepTokens).prefill_seconds);
     best_decode = std::min(best_decode, RunSequences(loaded, 1, 1, 129, kMaxStepTokens).decode_seconds);
   }
-  report("prefill 512", 512 / best_prefill, 512 * loaded.flops_a_token / best_prefill * 1e-9 / peak, "arithmetic peak");
-  report("decode 128", 128 / best_decode,
-         128 * static_cast<double>(loaded.read_bytes_a_step) / best_decode * 1e-9 / roof.read_gb_per_s,
-         "read bandwidth");
+  report.Add("prefill 512", 512 / best_prefill, 512 * token_share / best_prefill, "arithmetic peak");
+  report.Add("decode 128", 128 / best_decode, 128 * step_gb / best_decode / roof.read_gb_per_s, "read bandwidth");
   for (const int num_sequences : {2, 4, 8, 16, 32}) {
     if (options.is_short && num_sequences != 16) continue;
     const Timing timing = RunSequences(loaded, num_sequences, 128, 65, kMaxStepTokens);
     const double decoded = num_sequences * 64.0;
-    const double steps_bytes = 64.0 * static_cast<double>(loaded.read_bytes_a_step);
-    report(absl::StrCat(num_sequences, " sequences decode"), decoded / timing.decode_seconds,
-           std::max(steps_bytes / timing.decode_seconds * 1e-9 / roof.read_gb_per_s,
-                    decoded * loaded.flops_a_token / timing.decode_seconds * 1e-9 / peak),
-           "the nearer roof");
-    report(absl::StrCat(num_sequences, " sequences prefill"), num_sequences * 128 / timing.prefill_seconds,
-           num_sequences * 128 * loaded.flops_a_token / timing.prefill_seconds * 1e-9 / peak, "arithmetic peak");
+    report.Add(absl::StrCat(num_sequences, " sequences decode"), decoded / timing.decode_seconds,
+               std::max(64.0 * step_gb / timing.decode_seconds / roof.read_gb_per_s,
+                        decoded * token_share / timing.decode_seconds),
+               "the nearer roof");
+    const double prompts = num_sequences * 128.0;
+    report.Add(absl::StrCat(num_sequences, " sequences prefill"), prompts / timing.prefill_seconds,
+               prompts * token_share / timing.prefill_seconds, "arithmetic peak");
   }
-  if (!options.json_path.empty()) {
-    std::ofstream(options.json_path) << "{\"read_gb_per_s\": " << roof.read_gb_per_s
-                                     << ", \"bf16_gflop_per_s\": " << roof.bf16_gflop_per_s
-                                     << ", \"int8_gop_per_s\": " << roof.int8_gop_per_s << ", \"results\": [\n"
-                                     << json << "\n]}\n";
-  }
+  if (!options.json_path.empty()) report.Write(options.json_path);
   return 0;
 }
 

@@ -115,9 +115,11 @@ int main(int argc, char** argv) {
   for (const millrace::Format& format : millrace::kFormats) {
     if (std::find(wanted.begin(), wanted.end(), format.name) == wanted.end()) continue;
     const bool is_dense = format.format == millrace::WeightFormat::kDense;
-    const double bf16_peak = roof.bf16_gflop_per_s > 0 ? roof.bf16_gflop_per_s : roof.f32_gflop_per_s;
-    const double dense_peak = format.dtype == millrace::DType::kBF16 ? bf16_peak : roof.f32_gflop_per_s;
-    millrace::RunFormat(format, context, probe, is_dense ? dense_peak : roof.int8_gop_per_s);
+    const bool is_int4 = format.format == millrace::WeightFormat::kInt4;
+    const bool is_bf16 = format.dtype == millrace::DType::kBF16;
+    const double dense_peak = is_bf16 ? roof.dense_gflop_per_s() : roof.f32_gflop_per_s;
+    const double int_peak = is_int4 ? roof.int4_gop_per_s : roof.int8_gop_per_s;
+    millrace::RunFormat(format, context, probe, is_dense ? dense_peak : int_peak);
   }
   return 0;
 }
