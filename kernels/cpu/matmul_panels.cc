@@ -18,6 +18,7 @@ constexpr int64_t kMaxBlockRows = 512;
 constexpr int64_t kMinBlockRows = 64;
 constexpr int64_t kMaxBlockItemBytes = int64_t{2} << 20;
 constexpr int64_t kFewTiles = 6;
+constexpr int64_t kFewTilesBlockBytes = 16 * 1024;
 constexpr int64_t kPiecesPerThread = 32;
 constexpr int64_t kMinPartTiles = 8;
 // Below this many inputs times rows the conversion is not worth waking threads for.
@@ -119,7 +120,7 @@ struct Piece {
 // with few tiles to hide the memory behind, beside the next block too.
 int64_t BlockBytes(int64_t num_tiles) {
   static const int64_t cache_bytes = FirstCacheBytes();
-  return num_tiles <= kFewTiles ? cache_bytes / 3 : cache_bytes / 2;
+  return num_tiles <= kFewTiles ? std::min(cache_bytes / 2, kFewTilesBlockBytes) : cache_bytes / 2;
 }
 
 // Units per block of a panel: about `block_bytes`, all blocks alike, whole chunks of steps.
