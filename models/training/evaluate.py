@@ -41,19 +41,21 @@ def same(a, b):
     return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
 
 
-def play(model, item):
-    """[(what was expected, what came, was it right)] for the calls, then the same for the answer."""
-    messages, calls = list(item["messages"]), []
+def steps(item):
+    """[(prompt, wanted calls)] for each turn with calls, then (prompt, None) for the answer."""
+    messages, out = list(item["messages"]), []
     for turn in item["turns"]:
-        text = model.text(render(item["tools"], messages, True))
-        wanted = [{"name": c["name"], "arguments": c["arguments"]} for c in turn]
-        got = parse_calls(text)
-        calls.append((wanted, text, got is not None and same(got, wanted)))
+        out.append((render(item["tools"], messages, True), [{"name": c["name"], "arguments": c["arguments"]} for c in turn]))
         messages.append(call_message([(c["name"], c["arguments"], c["result"]) for c in turn]))
         messages.extend({"role": "tool", "content": c["result"]} for c in turn)
-    text = model.text(render(item["tools"], messages, True))
-    right = all(e in text for e in item["expect"]) and "<tool_call>" not in text
-    return calls, (item["answer"], text, right)
+    return out + [(render(item["tools"], messages, True), None)]
+
+
+def is_right(item, wanted, text):
+    if wanted is None:
+        return all(e in text for e in item["expect"]) and "<tool_call>" not in text
+    got = parse_calls(text)
+    return got is not None and same(got, wanted)
 
 
 def share(right, total):
@@ -62,16 +64,19 @@ def share(right, total):
 
 def evaluate_tools(model, count, show):
     calls, answers, whole = collections.Counter(), collections.Counter(), 0
-    for item in items(count):
-        made, answer = play(model, item)
-        for wanted, text, right in made:
-            calls[item["kind"], right] += 1
+    asked = [(item, steps(item)) for item in items(count)]
+    texts = iter(model.texts([prompt for _, made in asked for prompt, _ in made]))
+    for item, made in asked:
+        all_right = True
+        for _, wanted in made:
+            text = next(texts)
+            right = is_right(item, wanted, text)
+            all_right &= right
+            (answers if wanted is None else calls)[item["kind"], right] += 1
             if not right and show:
-                print("CALL  ", item["kind"], "|", item["messages"][-1]["content"], "| wanted", json.dumps(wanted), "| got", text.replace("\n", " "))
-        answers[item["kind"], answer[2]] += 1
-        if not answer[2] and show:
-            print("ANSWER", item["kind"], "|", item["messages"][-1]["content"], "| wanted", answer[0], "| got", answer[1].replace("\n", " "))
-        whole += all(right for _, _, right in made) and answer[2]
+                what, expected = ("ANSWER", item["answer"]) if wanted is None else ("CALL  ", json.dumps(wanted))
+                print(what, item["kind"], "|", item["messages"][-1]["content"], "| wanted", expected, "| got", text.replace("\n", " "))
+        whole += all_right
     kinds = sorted({kind for kind, _ in answers})
     return {
         "prompts": count,
@@ -87,20 +92,25 @@ def evaluate_tools(model, count, show):
     }
 
 
+def plain_item(i):
+    """(kind, prompt, request, wanted answer)"""
+    w = World(f"plain-{i}", held_out=True)
+    kind = ("plain", "plain_with_tools", "json")[i % 3]
+    offered, system = [], None
+    if kind == "json":
+        system, request, wanted = json_shape(w)
+    else:
+        offered = offer(w, [make_tool(w)], w.pick([0, 1, 2])) if kind == "plain_with_tools" else []
+        request, wanted = plain_pair(w, offered)
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": request})
+    return kind, render([t.schema for t in offered], messages, True), request, wanted
+
+
 def evaluate_plain(model, count, show):
     right = {"plain": [0, 0], "plain_with_tools": [0, 0], "json": [0, 0]}
-    for i in range(count):
-        w = World(f"plain-{i}", held_out=True)
-        kind = ("plain", "plain_with_tools", "json")[i % 3]
-        offered, system = [], None
-        if kind == "json":
-            system, request, wanted = json_shape(w)
-        else:
-            offered = offer(w, [make_tool(w)], w.pick([0, 1, 2])) if kind == "plain_with_tools" else []
-            request, wanted = plain_pair(w, offered)
-        messages = [{"role": "system", "content": system}] if system else []
-        messages.append({"role": "user", "content": request})
-        text = model.text(render([t.schema for t in offered], messages, True))
+    asked = [plain_item(i) for i in range(count)]
+    for (kind, _, request, wanted), text in zip(asked, model.texts([prompt for _, prompt, _, _ in asked])):
         try:
             good = same(json.loads(text), json.loads(wanted)) if kind == "json" else text == wanted
         except ValueError:

@@ -39,8 +39,33 @@ class Greedy:
                 break
         return out, margins
 
-    def text(self, prompt, limit=160):
-        out, _ = self.ids(self.encode(prompt), limit)
-        if out and out[-1] in self.end:
-            out = out[:-1]
-        return self.tokenizer.decode(out, skip_special_tokens=False)
+    @torch.no_grad()
+    def batch(self, prompts, limit):
+        """New ids for each of several prompts at once, without the end token. Shorter prompts are filled up on the left."""
+        longest = max(map(len, prompts))
+        caches = [[] for _ in range(self.config.num_hidden_layers)]
+        padding = torch.tensor([longest - len(p) for p in prompts])
+        feed = torch.tensor([[0] * (longest - len(p)) + p for p in prompts])
+        out, start, open_rows = [[] for _ in prompts], 0, set(range(len(prompts)))
+        while open_rows and start < longest + limit:
+            hidden = self.model(feed, start, caches, padding)
+            start += feed.shape[1]
+            feed = self.model.logits(hidden[:, -1]).argmax(-1, keepdim=True)
+            for row in list(open_rows):
+                token = int(feed[row])
+                if token in self.end:
+                    open_rows.remove(row)
+                else:
+                    out[row].append(token)
+        return out
+
+    def texts(self, prompts, limit=160, rows=32):
+        """The answer to each prompt, prompts of similar length together."""
+        encoded = [self.encode(p) for p in prompts]
+        order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
+        answers = [""] * len(prompts)
+        for at in range(0, len(order), rows):
+            chosen = order[at : at + rows]
+            for i, ids in zip(chosen, self.batch([encoded[i] for i in chosen], limit)):
+                answers[i] = self.tokenizer.decode(ids, skip_special_tokens=False)
+        return answers

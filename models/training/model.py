@@ -137,12 +137,16 @@ class Qwen3(nn.Module):
             with torch.no_grad():
                 p.copy_(torch.randn(p.shape, generator=generator) * std)
 
-    def forward(self, ids, start=0, caches=None):
+    def forward(self, ids, start=0, caches=None, padding=None):
+        """`padding` holds, for each row, how many of its first tokens are none."""
         positions = torch.arange(start, start + ids.shape[1])
         cos, sin = rope_tables(positions, self.c.head_dim, self.c.rope_theta)
         mask = None
         if ids.shape[1] > 1:
             mask = torch.full((ids.shape[1], start + ids.shape[1]), float("-inf")).triu(start + 1)
+        if padding is not None:  # finite, so that a row of nothing but padding stays a number
+            hidden = torch.arange(start + ids.shape[1]) < padding[:, None]
+            mask = hidden[:, None, None, None] * -1e9 + (0.0 if mask is None else mask)
         x = self.model.embed_tokens(ids)
         for i, layer in enumerate(self.model.layers):
             x = layer(x, cos, sin, mask, None if caches is None else caches[i])
