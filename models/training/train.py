@@ -18,10 +18,20 @@ from model import Config, Qwen3
 torch._inductor.config.cpp.dynamic_threads = True
 
 
+def has_bfloat16():
+    """Whether this CPU multiplies bf16 by itself; where it does not, float32 is much faster."""
+    with open("/proc/cpuinfo") as f:
+        flags = next((line.split() for line in f if line.startswith(("flags", "Features"))), [])
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
+BFLOAT16 = has_bfloat16()
+
+
 def orthogonalise(g, steps=5):
     """Newton-Schulz iteration towards the nearest orthogonal matrix, for a stack of matrices [n, rows, cols] (Jordan et al., Muon)."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = g.bfloat16()
+    x = g.bfloat16() if BFLOAT16 else g
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     flip = x.shape[1] > x.shape[2]
     if flip:
@@ -149,7 +159,7 @@ def main():
         where = torch.nonzero(marks[:, 1:].flatten()).flatten()
         rows, length = x.shape
         where = where + where // (length - 1)  # from positions without the first column to the token before the target
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=BFLOAT16):
             hidden = body(x).flatten(0, 1)[where]
             logits = model.logits(hidden)
         return F.cross_entropy(logits.float(), x.flatten()[where + 1], reduction="sum"), len(where)
