@@ -79,7 +79,7 @@ HubApi::HubApi(const HubOptions& options, std::string repo)
     : options_(options),
       repo_(std::move(repo)),
       endpoint_(WithoutSlash(options.endpoint)),
-      http_(options.stall_timeout) {}
+      http_(options.stall_timeout, options.ca_file) {}
 
 std::string HubApi::FileUrl(const std::string& commit, const std::string& file) const {
   return absl::StrCat(endpoint_, "/", UrlEscape(repo_, Slashes::kKept), "/resolve/",

@@ -33,8 +33,11 @@ absl::Status ToStatus(CURLcode code, const std::string& url, const char* detail)
       absl::StrCat(url.substr(0, url.find('?')), ": ", detail[0] != 0 ? detail : curl_easy_strerror(code));
   switch (code) {
     case CURLE_PEER_FAILED_VERIFICATION:
+      return absl::FailedPreconditionError(absl::StrCat(
+          message, "; if an authority of your own signs the hub's certificate, name its PEM file in SSL_CERT_FILE"));
     case CURLE_SSL_CACERT_BADFILE:
-      return absl::FailedPreconditionError(message);
+      return absl::FailedPreconditionError(
+          absl::StrCat(message, "; REQUESTS_CA_BUNDLE or SSL_CERT_FILE must name a PEM file of certificates"));
     case CURLE_UNSUPPORTED_PROTOCOL:
     case CURLE_URL_MALFORMAT:
       return absl::InvalidArgumentError(message);
@@ -72,7 +75,8 @@ const std::string* HubHttpResponse::Header(std::string_view name) const {
   return nullptr;
 }
 
-HubHttp::HubHttp(absl::Duration stall_timeout) : curl_(curl_easy_init()), stall_timeout_(stall_timeout) {
+HubHttp::HubHttp(absl::Duration stall_timeout, std::string ca_file)
+    : curl_(curl_easy_init()), stall_timeout_(stall_timeout), ca_file_(std::move(ca_file)) {
   MILLRACE_CHECK(curl_ != nullptr, "libcurl must start");
 }
 
@@ -115,6 +119,7 @@ absl::StatusOr<HubHttpResponse> HubHttp::Fetch(const HubHttpRequest& request, co
   curl_easy_setopt(curl, CURLOPT_URL, request.url.c_str());
   curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L);
+  if (!ca_file_.empty()) curl_easy_setopt(curl, CURLOPT_CAINFO, ca_file_.c_str());
   curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(curl, CURLOPT_USERAGENT, "millrace");
   curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, detail);

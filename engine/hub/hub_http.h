@@ -38,13 +38,15 @@ using HubBodySink = std::function<absl::Status(const HubHttpResponse& head, std:
 
 class HubHttp {
  public:
-  explicit HubHttp(absl::Duration stall_timeout);
+  // `ca_file`: PEM file of the authorities to trust; empty: the system's.
+  HubHttp(absl::Duration stall_timeout, std::string ca_file);
   ~HubHttp();
   HubHttp(const HubHttp&) = delete;
   HubHttp& operator=(const HubHttp&) = delete;
 
   // Any answer is OK, whatever its code. Unavailable: no connection, or it broke; trying again may help.
-  // FailedPrecondition: the server's certificate is not trusted. Else the sink's error.
+  // FailedPrecondition: the server's certificate is not trusted, or the file of authorities is bad. Else the sink's
+  // error.
   absl::StatusOr<HubHttpResponse> Fetch(const HubHttpRequest& request, const HubBodySink& sink);
 
  private:
@@ -54,6 +56,7 @@ class HubHttp {
 
   void* const curl_;
   const absl::Duration stall_timeout_;
+  const std::string ca_file_;
 };
 
 // Whether two URLs have the same scheme, host and port.

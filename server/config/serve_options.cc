@@ -37,6 +37,9 @@ absl::Status CheckServeOptions(const ServeOptions& options) {
 void ApplyEnvironment(HubOptions& hub) {
   ReadVariable("HF_ENDPOINT", hub.endpoint);
   ReadVariable("HF_TOKEN", hub.token);
+  // As Hugging Face's Python tools take them: requests reads the first, httpx the second.
+  ReadVariable("REQUESTS_CA_BUNDLE", hub.ca_file);
+  ReadVariable("SSL_CERT_FILE", hub.ca_file);
   ReadVariable("HF_HUB_CACHE", hub.cache_dir);
   std::string home, offline;
   ReadVariable("HF_HOME", home);

@@ -37,8 +37,8 @@ struct ServeOptions {
 // What the flags alone cannot say: both halves of TLS, names that are not empty, ...
 absl::Status CheckServeOptions(const ServeOptions& options);
 
-// The environment, read here and nowhere else: HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE. What is
-// already set stays.
+// The environment, read here and nowhere else: HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE,
+// REQUESTS_CA_BUNDLE, SSL_CERT_FILE. What is already set stays.
 void ApplyEnvironment(HubOptions& hub);
 
 }  // namespace millrace

@@ -30,7 +30,9 @@ std::string Bytes(size_t count, unsigned seed) {
 
 // A hub with a small model and a cache of its own.
 struct Fixture {
-  Fixture() {
+  explicit Fixture(const StandInCertificate* hub_certificate = nullptr,
+                   const StandInCertificate* storage_certificate = nullptr)
+      : hub(hub_certificate, storage_certificate) {
     std::string pattern = (fs::temp_directory_path() / "millrace_hub_XXXXXX").string();
     cache = mkdtemp(pattern.data());
     hub.files = {{"config.json", R"({"model_type": "llama"})"},
@@ -301,6 +303,54 @@ TEST_CASE("Hub: one GGUF file is chosen, by name or by kind", "[hub]") {
   CHECK_FALSE(f.Resolve("org/tiny:../x").ok());
   f.options.is_offline = true;
   CHECK(fs::path(*f.Resolve("org/tiny:q4_0")).filename() == "tiny-Q4_0.gguf");
+}
+
+TEST_CASE("Hub: over HTTPS with a trusted certificate, the token stays with the hub", "[hub]") {
+  const StandInCertificate certificate("IP:127.0.0.1");
+  Fixture f(&certificate, &certificate);
+  f.hub.wanted_token = f.options.token = "hf_secret";
+  f.options.ca_file = certificate.file();
+  const auto dir = f.Resolve();
+  INFO(dir.status());
+  REQUIRE(dir.ok());
+  CHECK(ReadFile(fs::path(*dir) / "model.safetensors") == f.hub.files["model.safetensors"]);
+  CHECK(f.hub.hub().url().starts_with("https://"));
+  CHECK(f.hub.storage().CountRequests("GET", "/store/") == 1);
+  for (const StandInRequest& request : f.hub.storage().requests()) CHECK(request.token.empty());
+}
+
+TEST_CASE("Hub: a certificate that is not trusted, or of another name, is refused before anything is sent", "[hub]") {
+  const StandInCertificate certificate("IP:127.0.0.1"), other("IP:127.0.0.1"), elsewhere("DNS:hub.example");
+  for (const bool is_other_name : {false, true}) {
+    Fixture f(is_other_name ? &elsewhere : &certificate);
+    f.options.token = "hf_secret";
+    // The system's authorities, a stranger, and one that we trust, but for another name.
+    for (const std::string& ca_file : {std::string(), other.file(), elsewhere.file()}) {
+      f.options.ca_file = ca_file;
+      const auto refused = f.Resolve();
+      INFO(ca_file << " " << refused.status());
+      CHECK(refused.status().code() == absl::StatusCode::kFailedPrecondition);
+      CHECK(std::string(refused.status().message()).find("SSL_CERT_FILE") != std::string::npos);
+    }
+    CHECK(f.hub.hub().requests().empty());
+    f.options.ca_file = (f.cache / "no_such_file.pem").string();
+    const auto refused = f.Resolve();
+    INFO(refused.status());
+    CHECK(refused.status().code() == absl::StatusCode::kFailedPrecondition);
+    CHECK(std::string(refused.status().message()).find("REQUESTS_CA_BUNDLE") != std::string::npos);
+  }
+}
+
+TEST_CASE("Hub: from https nobody is led to http", "[hub]") {
+  const StandInCertificate certificate("IP:127.0.0.1");
+  Fixture f(&certificate, nullptr);
+  f.options.ca_file = certificate.file();
+  const auto refused = f.Resolve();
+  INFO(refused.status());
+  CHECK(refused.status().code() == absl::StatusCode::kInvalidArgument);
+  CHECK(std::string(refused.status().message()).find("unprotected") != std::string::npos);
+  CHECK(f.hub.storage().requests().empty());
+  CHECK_FALSE(fs::exists(f.repo() / "blobs" / Sha256Hex(f.hub.files["model.safetensors"])));
 }
 
 TEST_CASE("Hub: renamed repositories and revisions with a slash work", "[hub]") {

@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <openssl/evp.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -42,7 +43,43 @@ std::string GitSha1Hex(const std::string& bytes) {
   return Digest(EVP_sha1(), absl::StrCat("blob ", bytes.size()) + '\0' + bytes);
 }
 
-StandInServer::StandInServer(StandInHandler handler) : handler_(std::move(handler)) {
+// An accepted connection, with or without TLS.
+class StandInServer::Wire {
+ public:
+  Wire(int connection, SSL_CTX* tls) : connection_(connection), ssl_(tls == nullptr ? nullptr : SSL_new(tls)) {
+    if (ssl_ != nullptr) SSL_set_fd(ssl_, connection);
+  }
+  ~Wire() {
+    if (is_open_ && ssl_ != nullptr) SSL_shutdown(ssl_);
+    SSL_free(ssl_);
+    close(connection_);
+  }
+  Wire(const Wire&) = delete;
+  Wire& operator=(const Wire&) = delete;
+
+  // False: the client refuses our certificate, or hung up.
+  bool Open() { return is_open_ = ssl_ == nullptr || SSL_accept(ssl_) == 1; }
+  ssize_t Read(char* bytes, size_t count) {
+    return ssl_ == nullptr ? recv(connection_, bytes, count, 0) : SSL_read(ssl_, bytes, static_cast<int>(count));
+  }
+  ssize_t Write(const char* bytes, size_t count) {
+    return ssl_ == nullptr ? send(connection_, bytes, count, 0) : SSL_write(ssl_, bytes, static_cast<int>(count));
+  }
+
+ private:
+  const int connection_;
+  SSL* const ssl_;
+  bool is_open_ = false;
+};
+
+StandInServer::StandInServer(StandInHandler handler, const StandInCertificate* certificate)
+    : handler_(std::move(handler)) {
+  if (certificate != nullptr) {
+    tls_ = SSL_CTX_new(TLS_server_method());
+    MILLRACE_CHECK(SSL_CTX_use_certificate(tls_, certificate->certificate()) == 1 &&
+                       SSL_CTX_use_PrivateKey(tls_, certificate->key()) == 1,
+                   "the certificate must have its key");
+  }
   listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
@@ -60,9 +97,12 @@ StandInServer::~StandInServer() {
   is_stopping_ = true;
   thread_.join();
   close(listener_);
+  SSL_CTX_free(tls_);
 }
 
-std::string StandInServer::url() const { return absl::StrCat("http://127.0.0.1:", port_); }
+std::string StandInServer::url() const {
+  return absl::StrCat(tls_ == nullptr ? "http" : "https", "://127.0.0.1:", port_);
+}
 
 std::vector<StandInRequest> StandInServer::requests() const {
   absl::MutexLock lock(&mu_);
@@ -77,21 +117,26 @@ int StandInServer::CountRequests(const std::string& method, const std::string& p
 }
 
 void StandInServer::Serve() {
+  // A client that hung up makes writing fail, not the process end; OpenSSL offers no MSG_NOSIGNAL.
+  sigset_t pipe;
+  sigemptyset(&pipe);
+  sigaddset(&pipe, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &pipe, nullptr);
   while (!is_stopping_) {
     pollfd waiting{listener_, POLLIN, 0};
     if (poll(&waiting, 1, 20) <= 0) continue;
     const int connection = accept(listener_, nullptr, nullptr);
     if (connection < 0) continue;
-    Answer(connection);
-    close(connection);
+    Wire wire(connection, tls_);
+    if (wire.Open()) Answer(wire);
   }
 }
 
-void StandInServer::Answer(int connection) {
+void StandInServer::Answer(Wire& wire) {
   std::string head;
   char buffer[4096];
   while (head.find("\r\n\r\n") == head.npos) {
-    const ssize_t count = recv(connection, buffer, sizeof buffer, 0);
+    const ssize_t count = wire.Read(buffer, sizeof buffer);
     if (count <= 0) return;
     head.append(buffer, static_cast<size_t>(count));
   }
@@ -116,15 +161,15 @@ void StandInServer::Answer(int connection) {
   out += "\r\n";
   if (request.method != "HEAD") out += reply.body.substr(0, reply.cut_after_bytes);
   for (size_t sent = 0; sent < out.size();) {
-    const ssize_t count = send(connection, out.data() + sent, out.size() - sent, MSG_NOSIGNAL);
+    const ssize_t count = wire.Write(out.data() + sent, out.size() - sent);
     if (count <= 0) return;
     sent += static_cast<size_t>(count);
   }
 }
 
-StandInHub::StandInHub()
-    : storage_([this](const StandInRequest& request) { return AnswerStorage(request); }),
-      hub_([this](const StandInRequest& request) { return AnswerHub(request); }) {}
+StandInHub::StandInHub(const StandInCertificate* hub_certificate, const StandInCertificate* storage_certificate)
+    : storage_([this](const StandInRequest& request) { return AnswerStorage(request); }, storage_certificate),
+      hub_([this](const StandInRequest& request) { return AnswerHub(request); }, hub_certificate) {}
 
 StandInReply StandInHub::AnswerHub(const StandInRequest& request) {
   if (num_failures > 0) {

@@ -2,6 +2,8 @@
 #pragma once
 // A small hub on loopback for tests: answers as Hugging Face does, and misbehaves where told to. Runs on a thread of
 // its own, one connection at a time; the switches may be changed between requests.
+#include <openssl/ssl.h>
+
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -12,6 +14,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "tests/engine_hub/stand_in_certificate.h"
 
 namespace millrace {
 
@@ -30,7 +33,8 @@ using StandInHandler = std::function<StandInReply(const StandInRequest&)>;
 
 class StandInServer {
  public:
-  explicit StandInServer(StandInHandler handler);
+  // With a certificate, which must outlive this, it speaks TLS.
+  explicit StandInServer(StandInHandler handler, const StandInCertificate* certificate = nullptr);
   ~StandInServer();
   StandInServer(const StandInServer&) = delete;
   StandInServer& operator=(const StandInServer&) = delete;
@@ -40,10 +44,12 @@ class StandInServer {
   int CountRequests(const std::string& method, const std::string& path_part) const;
 
  private:
+  class Wire;
   void Serve();
-  void Answer(int connection);
+  void Answer(Wire& wire);
 
   const StandInHandler handler_;
+  SSL_CTX* tls_ = nullptr;  // null: plain
   int listener_ = -1;
   uint16_t port_ = 0;
   std::atomic<bool> is_stopping_{false};
@@ -58,7 +64,9 @@ std::string GitSha1Hex(const std::string& bytes);
 // One repository, org/tiny, with the files as stored; large ones are behind a second server, as on the real hub.
 class StandInHub {
  public:
-  StandInHub();
+  // Each of the two servers speaks TLS if it is given a certificate.
+  explicit StandInHub(const StandInCertificate* hub_certificate = nullptr,
+                      const StandInCertificate* storage_certificate = nullptr);
 
   std::string url() const { return hub_.url(); }
   StandInServer& hub() { return hub_; }
