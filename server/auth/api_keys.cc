@@ -117,7 +117,7 @@ absl::Status ApiKeys::AddLines(std::string_view text, std::string_view path) {
     const std::string where = absl::StrCat(Absl(path), ":", number);
     const std::vector<std::string> words = absl::StrSplit(line, absl::ByAnyChar(" \t,"), absl::SkipEmpty());
     double weight = 1.0;
-    if (words.size() > 3 || (words.size() == 3 && !absl::SimpleAtod(words[2], &weight))) {
+    if (words.empty() || words.size() > 3 || (words.size() == 3 && !absl::SimpleAtod(words[2], &weight))) {
       return absl::InvalidArgumentError(absl::StrCat(where, ": expected KEY [TENANT [WEIGHT]]"));
     }
     if (absl::Status status = Add(words[0], words.size() > 1 ? words[1] : "", weight, where); !status.ok()) {

@@ -14,8 +14,11 @@
 namespace millrace {
 namespace {
 
+// Far beyond any trace, and small enough that the gaps between two times are exact to a part of a second.
+constexpr double kMaxSeconds = 1e12;
+
 bool ParseSeconds(absl::string_view text, double& seconds) {
-  if (absl::SimpleAtod(text, &seconds)) return std::isfinite(seconds);
+  if (absl::SimpleAtod(text, &seconds)) return std::abs(seconds) <= kMaxSeconds;
   absl::Time time;
   std::string error;
   if (!absl::ParseTime("%Y-%m-%d %H:%M:%E*S", text, &time, &error) &&
@@ -23,7 +26,7 @@ bool ParseSeconds(absl::string_view text, double& seconds) {
     return false;
   }
   seconds = absl::ToDoubleSeconds(time - absl::UnixEpoch());
-  return true;
+  return std::abs(seconds) <= kMaxSeconds;  // "infinite-future" is a time, too
 }
 
 }  // namespace
