@@ -13,7 +13,7 @@ function(millrace_room name)
   target_link_libraries(millrace_${name} PUBLIC millrace_flags ${ARGN})
 endfunction()
 
-# millrace_tests(FOLDER LINKS...): one Catch2 executable of tests/FOLDER/*_test.cc, each TEST_CASE a ctest.
+# millrace_tests(FOLDER LINKS...): one Catch2 executable of tests/FOLDER/*.cc, and one ctest that runs all of it.
 function(millrace_tests folder)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/${folder}/*.cc)
   if(NOT sources)
