@@ -69,11 +69,11 @@ class LoadedEngine final : public Engine {
     Request request{.prompt_tokens = {info_.bos_token_id.value_or(0)}, .max_new_tokens = 1, .ignore_eos = true};
     absl::Notification done;
     FinishReason reason = FinishReason::kNone;
-    ASSIGN_OR_RETURN(RequestHandle handle, loop_->Submit(std::move(request), [&](TokenEvent&& event) {
-      if (event.finish == FinishReason::kNone) return;
-      reason = event.finish;
-      done.Notify();
-    }));
+    ASSIGN_OR_RETURN(RequestHandle handle, Submit(std::move(request), [&](TokenEvent&& event) {
+                       if (event.finish == FinishReason::kNone) return;
+                       reason = event.finish;
+                       done.Notify();
+                     }));
     done.WaitForNotification();
     if (reason == FinishReason::kLength || reason == FinishReason::kStop) return absl::OkStatus();
     return absl::InternalError("the warm-up step gave no usable token: the model's weights may be damaged");

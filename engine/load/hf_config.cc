@@ -73,22 +73,23 @@ class Fields {
     if (value.get(text) != simdjson::SUCCESS) return Fail(name, "not a string"), fallback;
     return std::string(text);
   }
-  // A number or a list of numbers.
-  std::vector<int32_t> Ids(std::string_view name) {
+  // A number or a list of numbers below `vocab_tokens`.
+  std::vector<int32_t> Ids(std::string_view name, int32_t vocab_tokens) {
     std::vector<int32_t> ids;
     element value;
     if (!Find(name, value)) return ids;
     int64_t id = 0;
     simdjson::dom::array list;
-    const auto fits = [&] { return id <= std::numeric_limits<int32_t>::max(); };
+    const auto add = [&] {
+      if (id >= vocab_tokens) Fail(name, absl::StrCat(id, " is outside the vocabulary of ", vocab_tokens));
+      if (id >= 0 && id < vocab_tokens) ids.push_back(static_cast<int32_t>(id));  // -1 means none
+    };
     if (value.get(id) == simdjson::SUCCESS) {
-      if (!fits()) return Fail(name, absl::StrCat(id, " is no token id")), ids;
-      if (id >= 0) ids.push_back(static_cast<int32_t>(id));  // -1 means none
+      add();
     } else if (value.get(list) == simdjson::SUCCESS) {
       for (const element item : list) {
-        if (item.get(id) != simdjson::SUCCESS || !fits() || ids.size() == 256)
-          return Fail(name, "not a list of ids"), ids;
-        if (id >= 0) ids.push_back(static_cast<int32_t>(id));
+        if (item.get(id) != simdjson::SUCCESS || ids.size() == 256) return Fail(name, "not a list of ids"), ids;
+        add();
       }
     } else {
       Fail(name, "neither an id nor a list of ids");
@@ -296,9 +297,9 @@ absl::StatusOr<ModelInfo> ParseModelConfig(std::string_view config_json) {
   info.has_mlp_bias = is_llama && fields.Bool("mlp_bias", false);
   info.has_qk_norm = info.architecture == Architecture::kQwen3;
   info.dtype_name = fields.String("torch_dtype", fields.String("dtype", "bfloat16"));
-  info.eos_token_ids = fields.Ids("eos_token_id");
-  for (const int32_t id : fields.Ids("bos_token_id")) info.bos_token_id = id;
-  for (const int32_t id : fields.Ids("pad_token_id")) info.pad_token_id = id;
+  info.eos_token_ids = fields.Ids("eos_token_id", info.vocab_tokens);
+  for (const int32_t id : fields.Ids("bos_token_id", info.vocab_tokens)) info.bos_token_id = id;
+  for (const int32_t id : fields.Ids("pad_token_id", info.vocab_tokens)) info.pad_token_id = id;
   const std::string activation = fields.String("hidden_act", "silu");
   if (fields.Number("partial_rotary_factor", 1.0, 0, 1) != 1.0) {
     return absl::UnimplementedError("config.json: partial_rotary_factor other than 1 is not supported");
@@ -320,7 +321,7 @@ absl::Status ParseGenerationConfig(std::string_view generation_config_json, Mode
   simdjson::dom::parser parser;
   ASSIGN_OR_RETURN(const object root, ParseObject(generation_config_json, parser, "generation_config.json"));
   Fields fields(root);
-  if (const auto ids = fields.Ids("eos_token_id"); !ids.empty()) info.eos_token_ids = ids;
+  if (const auto ids = fields.Ids("eos_token_id", info.vocab_tokens); !ids.empty()) info.eos_token_ids = ids;
   fields.Optional("temperature", info.default_temperature, 0, 2);
   fields.Optional("top_p", info.default_top_p, 1e-6, 1);
   fields.Optional("min_p", info.default_min_p, 0, 1);

@@ -10,6 +10,7 @@
 #include "engine/load/model_info.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
+#include "tests/support/tiny_checkpoint.h"
 
 namespace millrace {
 namespace {
@@ -220,6 +221,41 @@ TEST_CASE("Engine: what cannot be is refused with the value", "[engine]") {
   const absl::Status refused = Engine::Create(crowded).status();
   CHECK(absl::IsResourceExhausted(refused));
   CHECK(std::string(refused.message()).find("GiB") != std::string::npos);
+}
+
+// A model of random weights whose config.json has these further fields; without a tokenizer it takes 256 bytes.
+EngineOptions RandomModel(const testing::TemporaryDir& dir, const std::string& fields = "") {
+  testing::WriteFile(dir.path() / "config.json", testing::TinyCheckpoint::Config(fields));
+  EngineOptions options = BundledModel();
+  options.model_dir = dir.string();
+  options.load_format = "dummy";
+  options.max_model_tokens = 0;
+  return options;
+}
+
+TEST_CASE("Engine: a model whose first token is outside its vocabulary is refused by name", "[engine]") {
+  const testing::TemporaryDir dir;
+  const absl::Status status = Engine::Create(RandomModel(dir, R"("bos_token_id": 4000)")).status();
+  CHECK(absl::IsInvalidArgument(status));
+  CHECK(std::string(status.message()).find("bos_token_id: 4000") != std::string::npos);
+}
+
+TEST_CASE("Engine: a token that the tokenizer has and the embedding lacks is refused with its id", "[engine]") {
+  const testing::TemporaryDir dir;
+  const bool has_tokenizer = GENERATE(false, true);
+  if (has_tokenizer) {
+    testing::WriteFile(dir.path() / "tokenizer.json",
+                       R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []}, "added_tokens":
+                       [{"id": 97, "content": "<x>", "special": true, "single_word": false, "lstrip": false,
+                       "rstrip": false, "normalized": false}]})");
+  }
+  const auto engine = MakeEngine(RandomModel(dir, R"("bos_token_id": 0)"));
+  const auto tokens = engine->tokenizer().Encode(has_tokenizer ? "<x>" : "a", SpecialTokens::kParse);
+  REQUIRE(tokens.status().ToString() == "OK");
+  REQUIRE(*tokens == std::vector<int32_t>{97});
+  const absl::Status status = engine->Submit({.prompt_tokens = *tokens}, [](TokenEvent&&) {}).status();
+  CHECK(absl::IsInvalidArgument(status));
+  CHECK(std::string(status.message()).find("token id 97 is outside the vocabulary of 96") != std::string::npos);
 }
 
 }  // namespace

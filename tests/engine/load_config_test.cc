@@ -52,6 +52,18 @@ TEST_CASE("Config: ids are a number, a list, null or -1", "[load]") {
   CHECK_THAT(Error(Config("LlamaForCausalLM", R"("eos_token_id": 4294967296)")), Contains("eos_token_id"));
 }
 
+TEST_CASE("Config: an id outside the vocabulary is refused with field and value", "[load]") {
+  const std::string field = GENERATE("bos_token_id", "eos_token_id", "pad_token_id");
+  CAPTURE(field);
+  for (const char* value : {"1000", "[7, 1000]"}) {
+    const auto info = ParseModelConfig(Config("LlamaForCausalLM", "\"" + field + "\": " + value));
+    CHECK(absl::IsInvalidArgument(info.status()));
+    CHECK_THAT(std::string(info.status().message()), Contains(field + ": 1000 is outside the vocabulary of 1000"));
+  }
+  CHECK_THAT(Error(Config("LlamaForCausalLM", "\"" + field + "\": 4294967296")), Contains(field + ": 4294967296"));
+  Parse(Config("LlamaForCausalLM", "\"" + field + "\": 999"));
+}
+
 TEST_CASE("Config: rope scalings in the old and the new spelling", "[load]") {
   const char* const llama3 = R"({"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192, "rope_type": "llama3"})";
@@ -172,6 +184,8 @@ TEST_CASE("generation_config.json: gives defaults and the ends", "[load]") {
   CHECK(info.eos_token_ids == std::vector<int32_t>{1, 2});
   CHECK_FALSE(ParseGenerationConfig(R"({"temperature": "hot"})", info).ok());
   CHECK_FALSE(ParseGenerationConfig("{", info).ok());
+  CHECK_THAT(std::string(ParseGenerationConfig(R"({"eos_token_id": [1, 1000]})", info).message()),
+             Contains("eos_token_id: 1000 is outside the vocabulary of 1000"));
 }
 
 }  // namespace
