@@ -21,8 +21,8 @@ struct SchedulerConfig {
   int32_t max_sequences = 256;          // running at once
   int32_t max_step_tokens = 2048;       // the token budget of a step
   int32_t max_model_tokens = 4096;      // prompt + output of one request
-  int32_t max_queued_requests = 1024;   // beyond: ResourceExhausted
-  int64_t max_queued_tokens = 1 << 22;  // prompt tokens waiting; beyond: ResourceExhausted
+  int32_t max_queued_requests = 1024;   // kept by the caller of Add, who can still tell the client
+  int64_t max_queued_tokens = 1 << 22;  // likewise: prompt tokens waiting
   bool enable_prefix_caching = true;
   int32_t max_chunk_tokens = 0;   // a prompt longer than this is long; 0: a quarter of max_step_tokens
   int32_t max_long_prefills = 3;  // long prompts being computed at once; shorter ones pass those that wait
@@ -49,8 +49,7 @@ class Scheduler {
 
   // Takes a request into the queue. Its output is capped so that the whole stays within max_model_tokens and all pages
   // together (then it finishes with kLength). InvalidArgument: it can never run (the prompt leaves no room for a token,
-  // is empty, the weight is not positive), with the numbers. AlreadyExists: the id lives. ResourceExhausted: the queue
-  // is full.
+  // is empty, the weight is not positive), with the numbers. AlreadyExists: the id lives.
   virtual absl::Status Add(Request request, absl::Time now) = 0;
   // Ends a request wherever it is; its pages are free when this returns. Unknown ids are ignored (it may have ended).
   // A pending TokenEvent with kCancelled is given by the next Commit, Abort or TakeEvents.

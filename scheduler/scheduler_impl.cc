@@ -89,13 +89,6 @@ absl::Status SchedulerImpl::CheckRequest(const Request& request) const {
 absl::Status SchedulerImpl::Add(Request request, absl::Time now) {
   if (absl::Status status = CheckRequest(request); !status.ok()) return status;
   const int64_t num_prompt = static_cast<int64_t>(request.prompt_tokens.size());
-  if (queue_.num_waiting() >= config_.max_queued_requests) {
-    return absl::ResourceExhaustedError(absl::StrCat(queue_.num_waiting(), " requests wait already"));
-  }
-  if (queue_.num_waiting() > 0 && queue_.num_waiting_tokens() + num_prompt > config_.max_queued_tokens) {
-    return absl::ResourceExhaustedError(absl::StrCat(queue_.num_waiting_tokens(), " prompt tokens wait already; ",
-                                                     num_prompt, " more exceed ", config_.max_queued_tokens));
-  }
   auto sequence = std::make_unique<Sequence>();
   sequence->arrival = next_arrival_++;
   sequence->num_prompt_tokens = static_cast<int32_t>(num_prompt);

@@ -111,7 +111,7 @@ void StepLoop::Apply(Inbox inbox, StepStats& stats) {
   std::vector<TokenEvent> refused;
   for (Request& request : inbox.added) {
     const RequestId id = request.id;
-    // Submit has checked the same bounds, so a refusal here is rare; the client still hears of it.
+    // Submit keeps the bounds of queue and length, so a refusal here is our own fault; the client still hears of it.
     if (!scheduler_->Add(std::move(request), now).ok()) refused.push_back({.id = id, .finish = FinishReason::kError});
   }
   for (const auto& [id, begun_at_cancel] : inbox.cancelled) {

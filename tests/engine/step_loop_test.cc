@@ -161,6 +161,69 @@ TEST_CASE("StepLoop: beyond the queue's bounds a request is refused with the rea
   CHECK(running.WaitForFinish() == FinishReason::kLength);
 }
 
+TEST_CASE("StepLoop: beyond the queue's prompt tokens a request is refused, unless nothing else waits", "[step_loop]") {
+  SchedulerConfig config = SmallConfig();
+  config.max_queued_tokens = 50;
+  Events events;
+  auto loop = MakeLoop(config, CountUp);  // never started: everything waits
+  auto first = loop->Submit(MakeRequest(std::vector<int32_t>(60, 1), 2), events.Sink());
+  CHECK(first.ok());
+  const absl::Status refusal = loop->Submit(MakeRequest({1}, 2), events.Sink()).status();
+  CHECK(absl::IsResourceExhausted(refusal));
+  CHECK(std::string(refusal.message()).find("60 prompt tokens wait") != std::string::npos);
+  first->Disarm();
+}
+
+TEST_CASE("StepLoop: what was accepted runs, though preempted sequences alone would fill the queue", "[step_loop]") {
+  SchedulerConfig config = SmallConfig();
+  config.num_pages = 12;
+  config.max_queued_requests = 3;
+  std::deque<Events> events(6);
+  std::unique_ptr<StepLoop> loop;
+  std::vector<absl::StatusOr<RequestHandle>> handles;
+  const auto submit_until = [&](size_t count) {
+    while (handles.size() < count) {
+      handles.push_back(loop->Submit(MakeRequest({1, 2, 3}, 40), events[handles.size()].Sink()));
+    }
+  };
+  loop = MakeLoop(config, CountUp, [&](const StepStats& stats) {
+    if (stats.scheduler.num_running == 3 && handles.size() == 3) submit_until(5);
+    if (stats.scheduler.num_preemptions > 0 && stats.scheduler.num_waiting >= 3) submit_until(6);
+  });
+  submit_until(3);
+  loop->Start();
+  for (Events& one : events) CHECK(one.WaitForFinish() == FinishReason::kLength);
+  for (const auto& handle : handles) CHECK(handle.status().ToString() == "OK");
+  handles.clear();
+}
+
+TEST_CASE("StepLoop: a place in the queue that was given up is free at once", "[step_loop]") {
+  SchedulerConfig config = SmallConfig();
+  config.max_sequences = 1;
+  config.max_queued_requests = 2;
+  absl::Notification second_step, release;
+  std::atomic<int> num_steps{0};
+  auto loop = MakeLoop(config, [&](const StepPlan& plan, StepResult* result) {
+    if (++num_steps == 2) {
+      second_step.Notify();
+      release.WaitForNotification();
+    }
+    return CountUp(plan, result);
+  });
+  Events running, gone, waiting, late;
+  std::vector<absl::StatusOr<RequestHandle>> handles;
+  handles.push_back(loop->Submit(MakeRequest({1}, 5), running.Sink()));
+  handles.push_back(loop->Submit(MakeRequest({1}, 5), gone.Sink()));
+  loop->Start();
+  REQUIRE(second_step.WaitForNotificationWithTimeout(kPatience));
+  handles.push_back(loop->Submit(MakeRequest({1}, 5), waiting.Sink()));
+  handles[1]->Reset();
+  handles.push_back(loop->Submit(MakeRequest({1}, 5), late.Sink()));
+  for (const auto& handle : handles) REQUIRE(handle.status().ToString() == "OK");
+  release.Notify();
+  for (Events* one : {&running, &waiting, &late}) CHECK(one->WaitForFinish() == FinishReason::kLength);
+}
+
 TEST_CASE("StepLoop: what can never run is refused with the numbers", "[step_loop]") {
   auto loop = MakeLoop(SmallConfig(), CountUp);
   loop->Start();

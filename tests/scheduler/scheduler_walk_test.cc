@@ -68,8 +68,6 @@ class Walk {
     config.max_sequences = options.max_sequences;
     config.max_step_tokens = options.step_tokens;
     config.max_model_tokens = std::min(options.max_prompt + options.max_new / 2, options.num_pages * 4);
-    config.max_queued_requests = 30;
-    config.max_queued_tokens = 1000;
     config.enable_prefix_caching = options.enable_prefix_caching;
     return config;
   }
@@ -103,13 +101,13 @@ class Walk {
   }
 
   void AddSome() {
-    for (int i = 1 + Below(3); i > 0; --i) {
+    for (int i = 1 + Below(3); i > 0 && scheduler_->stats().num_waiting < 30; --i) {
       Request request = MakeRequest();
       const absl::Status status = scheduler_->Add(request, now_);
       if (status.ok()) {
         live_.insert(request.id.value);
         clients_[request.id.value].request = std::move(request);
-      } else if (!absl::IsResourceExhausted(status)) {
+      } else {
         REQUIRE(absl::IsInvalidArgument(status));
         REQUIRE(static_cast<int32_t>(request.prompt_tokens.size()) + 1 > config_.max_model_tokens);
       }
