@@ -17,16 +17,18 @@
 
 namespace millrace {
 
-// One tenant's books. Only FairQueue changes them.
+// One tenant's books. Only FairQueue changes them, but for `num_leaving`.
 struct TenantAccount {
   std::string name;
   double weight = 1;
-  double served = 0;     // virtual time: tokens per weight
-  uint64_t serial = 0;   // order of first appearance, breaks ties
-  int32_t num_live = 0;  // requests waiting or running
+  double served = 0;        // virtual time: tokens per weight
+  uint64_t serial = 0;      // order of first appearance, breaks ties
+  int32_t num_live = 0;     // requests waiting or running
+  int32_t num_leaving = 0;  // running, and about to be displaced
   std::set<Sequence*, BetterSequence> waiting;
   std::set<Sequence*, BetterSequence> short_waiting;  // those of `waiting` that are not long
   std::array<bool, 3> is_listed = {};                 // in which of the queue's heaps
+  int32_t num_running() const { return num_live - static_cast<int32_t>(waiting.size()) - num_leaving; }
 };
 
 class FairQueue {

@@ -12,6 +12,10 @@ const StepPlan& SchedulerImpl::Plan(absl::Time now) {
   plan_time_ = now;
   ExpireDeadlines(now);
   BeginPlan();
+  if (Displace()) {
+    BeginPlan();
+    has_preempted_ = true;
+  }
   PlanRunning();
   // Whoever was just preempted must not come back into the pages it lost.
   if (!has_preempted_) AdmitWaiting();
@@ -38,15 +42,17 @@ void SchedulerImpl::BeginPlan() {
 }
 
 void SchedulerImpl::PlanRunning() {
-  // By index: preemption takes from the end, never before `i`.
-  for (size_t i = 0; i < running_.size(); ++i) {
+  // By index: preemption takes from behind `i`, or this one itself.
+  for (size_t i = 0; i < running_.size();) {
     Sequence* sequence = running_[i];
     if (sequence->is_decoding()) {
       if (MakeRoomForRow(sequence)) Schedule(sequence, 1);
     } else {
       PlanPrefill(sequence);
     }
-    num_reserved_pages_ += PagesFor(sequence->num_tokens()) - static_cast<int32_t>(sequence->pages.size());
+    if (!sequence->is_running) continue;
+    num_reserved_pages_ += PagesToCome(*sequence);
+    ++i;
   }
 }
 
@@ -64,19 +70,22 @@ int32_t SchedulerImpl::FirstTurnRows(const Sequence& sequence) const {
   return std::min(is_long ? chunk_rows_ : config_.max_chunk_tokens, prefill_rows_left_);
 }
 
-// Pages come from sequences that are worse and not planned yet. False: there are none; it waits with what it has.
+// Pages come from sequences that are worse and not planned yet. False: there are none and it waits with what it has, or
+// its own tenant has the most to spare and it made way itself.
 bool SchedulerImpl::MakeRoomForRow(Sequence* sequence) {
   if (sequence->num_computed < static_cast<int32_t>(sequence->pages.size()) * config_.page_tokens) return true;
   while (pool_.num_available() == 0) {
-    if (running_.back() == sequence) return false;
-    Preempt(running_.back());
+    Sequence* victim = WorstFrom(sequence);
+    if (victim == running_.back() && victim == sequence) return false;
+    Preempt(victim);
+    if (victim == sequence) return false;
   }
   return true;
 }
 
 void SchedulerImpl::Preempt(Sequence* victim) {
   MILLRACE_SCHEDULER_CHECK(victim->num_planned == 0, "a planned sequence is not preempted");
-  running_.pop_back();
+  running_.erase(PlaceOf(victim));
   ReleasePages(victim);
   victim->pages.clear();
   victim->num_computed = 0;
@@ -88,44 +97,57 @@ void SchedulerImpl::Preempt(Sequence* victim) {
 
 void SchedulerImpl::AdmitWaiting() {
   while (static_cast<int32_t>(running_.size()) < config_.max_sequences && prefill_rows_left_ > 0) {
-    const bool takes_long = num_long_running_ < config_.max_long_prefills;
-    Sequence* sequence = queue_.Front(takes_long ? FairQueue::Which::kAny : FairQueue::Which::kShort);
+    Sequence* sequence = NextToAdmit();
     // The one whose turn it is waits for its pages, and all others behind it: else small ones would starve it.
     if (sequence == nullptr || !Admit(sequence)) return;
   }
 }
 
-bool SchedulerImpl::Admit(Sequence* sequence) {
+Sequence* SchedulerImpl::NextToAdmit() {
+  const bool takes_long = num_long_running_ < config_.max_long_prefills;
+  return queue_.Front(takes_long ? FairQueue::Which::kAny : FairQueue::Which::kShort);
+}
+
+// How many more would have to be available, counting a page for each running sequence to grow into, so that newcomers
+// do not cause preemptions at once. Pages found cost nothing where someone uses them already.
+int32_t SchedulerImpl::MissingPages(Sequence* sequence, int32_t num_reserved, Found found) {
   const int32_t num_needed = PagesFor(sequence->num_tokens());
-  const int32_t num_spare = pool_.num_available() - num_reserved_pages_;
-  // A page for each running sequence to grow into, so that newcomers do not cause preemptions at once.
-  const int32_t num_kept = static_cast<int32_t>(running_.size());
-  int32_t num_in_use = 0;  // found pages that cost nothing: someone uses them already
-  if (num_needed + num_kept > num_spare && !running_.empty()) {
-    if (num_kept >= num_spare) return false;
-    for (int32_t number = 0; number < num_needed; ++number) {
-      const PageId page = FindPage(sequence, number);
-      if (page < 0) break;
-      num_in_use += pool_.num_references(page) > 0;
-    }
-    if (num_needed - num_in_use + num_kept > num_spare) return false;
+  const int32_t num_spare = pool_.num_available() - num_reserved;
+  int32_t num_missing = num_needed + static_cast<int32_t>(running_.size()) - num_spare;
+  for (int32_t number = 0; number < num_needed && num_missing > 0 && found == Found::kCounted; ++number) {
+    const PageId page = FindPage(sequence, number);
+    if (page < 0) break;
+    num_missing -= pool_.num_references(page) > 0;
   }
-  queue_.Remove(sequence);
-  running_.insert(std::lower_bound(running_.begin(), running_.end(), sequence, BetterSequence()), sequence);
-  sequence->is_running = true;
-  ReuseNextPages(sequence);
-  if (!sequence->was_admitted) {
-    sequence->was_admitted = true;
-    sequence->admitted = plan_time_;
-    sequence->num_cached_tokens = sequence->num_computed;
-    prefix_query_tokens_ += sequence->num_prompt_tokens;
-  }
+  return num_missing;
+}
+
+bool SchedulerImpl::Admit(Sequence* sequence) {
+  // Where not even the running ones can grow, what is found does not help.
+  const bool may_find = static_cast<int32_t>(running_.size()) < pool_.num_available() - num_reserved_pages_;
+  const Found found = may_find ? Found::kCounted : Found::kIgnored;
+  if (!running_.empty() && MissingPages(sequence, num_reserved_pages_, found) > 0) return false;
+  Start(sequence);
   num_long_running_ += sequence->num_remaining() > config_.max_chunk_tokens;
   const int32_t num_rows = ChunkRows(*sequence, FirstTurnRows(*sequence));
   Schedule(sequence, num_rows);
   prefill_rows_left_ -= num_rows;
-  num_reserved_pages_ += num_needed - static_cast<int32_t>(sequence->pages.size());
+  num_reserved_pages_ += PagesToCome(*sequence);
   return true;
+}
+
+// From the queue to the running ones, with the pages it finds.
+void SchedulerImpl::Start(Sequence* sequence) {
+  queue_.Remove(sequence);
+  running_.insert(PlaceOf(sequence), sequence);
+  sequence->is_running = true;
+  sequence->num_tokens_at_start = sequence->num_tokens();
+  ReuseNextPages(sequence);
+  if (sequence->was_admitted) return;
+  sequence->was_admitted = true;
+  sequence->admitted = plan_time_;
+  sequence->num_cached_tokens = sequence->num_computed;
+  prefix_query_tokens_ += sequence->num_prompt_tokens;
 }
 
 // Rows that newcomers did not want go to the prompts that are not complete, best first.

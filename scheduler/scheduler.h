@@ -26,6 +26,7 @@ struct SchedulerConfig {
   bool enable_prefix_caching = true;
   int32_t max_chunk_tokens = 0;   // a prompt longer than this is long; 0: a quarter of max_step_tokens
   int32_t max_long_prefills = 3;  // long prompts being computed at once; shorter ones pass those that wait
+  int32_t min_turn_tokens = 32;   // drawn before a running sequence makes way for someone whose turn it is
   uint64_t prefix_hash_key = 0;   // secret of the page names; the same key gives the same plans
 };
 
@@ -42,6 +43,14 @@ struct SchedulerStats {
   uint64_t prefix_hit_tokens = 0;
 };
 
+// Whom a request may have to wait for when all slots or pages are taken:
+// - Turns go round the tenants by tokens served per weight; within a tenant by priority, then arrival.
+// - A tenant that runs more sequences per weight than the one whose turn it is gives up its newest, which is computed
+//   again later. It has drawn at least min_turn_tokens, and a sixteenth of its length, since it last came to run.
+// - So within one priority no tenant starves: it waits for a turn of another's spare sequence, and where no tenant has
+//   one to spare (more tenants than slots), until one of the running requests ends.
+// - A strictly better priority displaces a worse one of any tenant, and nothing displaces a better one: a worse
+//   priority may wait for as long as better ones come.
 class Scheduler {
  public:
   static absl::StatusOr<std::unique_ptr<Scheduler>> Create(const SchedulerConfig& config);

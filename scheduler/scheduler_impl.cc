@@ -37,6 +37,7 @@ absl::StatusOr<std::unique_ptr<Scheduler>> Scheduler::Create(const SchedulerConf
       {"max_queued_requests", config.max_queued_requests},
       {"max_queued_tokens", config.max_queued_tokens},
       {"max_long_prefills", config.max_long_prefills},
+      {"min_turn_tokens", config.min_turn_tokens},
   };
   for (const auto& [name, value] : positives) {
     if (absl::Status status = CheckPositive(name, value); !status.ok()) return status;
@@ -125,7 +126,7 @@ void SchedulerImpl::ReleasePages(Sequence* sequence) {
 
 void SchedulerImpl::End(Sequence* sequence) {
   if (sequence->is_running) {
-    const auto place = std::lower_bound(running_.begin(), running_.end(), sequence, BetterSequence());
+    const auto place = PlaceOf(sequence);
     MILLRACE_SCHEDULER_CHECK(place != running_.end() && *place == sequence, "a running sequence is in its place");
     running_.erase(place);
     ReleasePages(sequence);

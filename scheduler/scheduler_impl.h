@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// The scheduler behind scheduler.h. Split by verb: scheduler_impl.cc (take in, end), planner.cc (decide), commit.cc
-// (learn), integrity.cc (check). Engine thread only.
+// The scheduler behind scheduler.h. Split by verb: scheduler_impl.cc (take in, end), planner.cc (decide), displace.cc
+// (make way), commit.cc (learn), integrity.cc (check). Engine thread only.
 //
 // Guarantees, by construction:
 // - Running sequences are planned best first, and pages are taken only from worse ones that this step has not planned
-//   yet. So the best running sequence always gets its pages, and by induction every request ends.
+//   yet. So the best running sequence always gets its pages, and by induction every request ends: it makes way only
+//   for a strictly better priority.
 // - Long prompts get a bounded share of a step's rows while others want rows, and a bounded number runs at once.
 // - A page is named as soon as rows that fill it are planned; whoever finds it is planned in this step or later.
+#include <algorithm>
 #include <memory>
 #include <set>
 #include <string>
@@ -50,6 +52,10 @@ class SchedulerImpl final : public Scheduler {
   void EndWithEvent(Sequence* sequence, FinishReason reason);
   void ExpireDeadlines(absl::Time now);
   void ReleasePages(Sequence* sequence);
+  // Its place among the running ones, whether it runs or not.
+  std::vector<Sequence*>::iterator PlaceOf(Sequence* sequence) {
+    return std::lower_bound(running_.begin(), running_.end(), sequence, BetterSequence());
+  }
 
   // --- planner.cc
   void BeginPlan();
@@ -57,6 +63,10 @@ class SchedulerImpl final : public Scheduler {
   void PlanPrefill(Sequence* sequence);
   void AdmitWaiting();
   bool Admit(Sequence* sequence);
+  void Start(Sequence* sequence);
+  Sequence* NextToAdmit();
+  enum class Found : uint8_t { kIgnored, kCounted };
+  int32_t MissingPages(Sequence* sequence, int32_t num_reserved, Found found);
   void ExtendPrefills();
   void EmitPlan();
   bool MakeRoomForRow(Sequence* sequence);
@@ -69,6 +79,17 @@ class SchedulerImpl final : public Scheduler {
   void NameFullPages(Sequence* sequence);
   PageContent ContentOf(Sequence* sequence, int32_t page_number) const;
   int32_t PagesFor(int32_t num_tokens) const { return (num_tokens + config_.page_tokens - 1) / config_.page_tokens; }
+  // That its known tokens will still need.
+  int32_t PagesToCome(const Sequence& sequence) const {
+    return PagesFor(sequence.num_tokens()) - static_cast<int32_t>(sequence.pages.size());
+  }
+
+  // --- displace.cc
+  bool Displace();
+  Sequence* NextVictim(const Sequence& newcomer) const;
+  Sequence* WorstFrom(const Sequence* sequence) const;
+  bool HadItsTurn(const Sequence& sequence) const;
+  int32_t PagesGivenUp(const Sequence& victim) const;
 
   // --- commit.cc
   void Learn(Sequence* sequence, const SequenceResult& result, std::vector<TokenEvent>* events);

@@ -34,7 +34,9 @@ struct Sequence {
   int32_t num_charged = 0;          // tokens its tenant paid for: recomputing is free
   int32_t num_prompt_logprobs = 0;  // given to the client so far
   int32_t num_cached_tokens = 0;    // found in pages at first admission
+  int32_t num_tokens_at_start = 0;  // known when it last came to run
   bool is_running = false;          // else it waits
+  bool is_leaving = false;          // about to be displaced
   bool was_admitted = false;
   absl::Time admitted = absl::InfinitePast();
   bool had_event = false;

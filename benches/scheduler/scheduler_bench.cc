@@ -11,8 +11,6 @@ SchedulerConfig Config(int32_t num_sequences) {
   SchedulerConfig config;
   config.num_pages = 1 << 16;
   config.max_sequences = num_sequences;
-  config.max_queued_requests = 1 << 20;
-  config.max_queued_tokens = int64_t{1} << 40;
   config.max_model_tokens = 1 << 20;
   return config;
 }

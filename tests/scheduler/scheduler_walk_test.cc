@@ -26,6 +26,8 @@ struct WalkOptions {
   bool has_deadlines = false;
   bool enable_prefix_caching = true;
   bool has_equal_prompts = false;
+  int32_t hoarded_new = 0;  // > 0: the first tenant's requests are this long, and all have one priority
+  int max_wait_steps = 0;   // > 0: no tenant's oldest request stays out of more plans in a row
 };
 
 class Walk {
@@ -67,7 +69,9 @@ class Walk {
     config.page_tokens = 4;
     config.max_sequences = options.max_sequences;
     config.max_step_tokens = options.step_tokens;
-    config.max_model_tokens = std::min(options.max_prompt + options.max_new / 2, options.num_pages * 4);
+    config.max_model_tokens =
+        std::min(options.max_prompt + std::max(options.max_new / 2, options.hoarded_new), options.num_pages * 4);
+    config.min_turn_tokens = 3;
     config.enable_prefix_caching = options.enable_prefix_caching;
     return config;
   }
@@ -91,6 +95,8 @@ class Walk {
     }
     request.sampling.seed = Below(2);
     request.max_new_tokens = 1 + Below(options_.max_new);
+    if (options_.hoarded_new > 0) request.priority = 0;
+    if (options_.hoarded_new > 0 && tenant == 0) request.max_new_tokens = options_.hoarded_new;
     request.min_new_tokens = Below(4);
     for (int i = Below(6); i > 0; --i) request.stop_token_ids.push_back(Below(FakeModel::kVocabTokens));
     if (Below(12) == 0) request.sampling.num_prompt_logprobs = Below(3);
@@ -137,6 +143,7 @@ class Walk {
       return;
     }
     CheckPlan(plan);
+    CheckWaits(plan);
     if (Chance(options_.faults)) {
       model_.RunAndBreak(plan);
       if (Chance(options_.departures)) Depart();
@@ -177,6 +184,21 @@ class Walk {
     REQUIRE(num_rows <= config_.max_step_tokens);
   }
 
+  void CheckWaits(const StepPlan& plan) {
+    if (options_.max_wait_steps == 0) return;
+    std::set<uint64_t> planned;
+    for (const PlannedSequence& sequence : plan.sequences) planned.insert(sequence.id.value);
+    std::set<std::string> seen;
+    for (const uint64_t id : live_) {  // in order of arrival
+      const std::string& tenant = clients_[id].request.tenant.name;
+      if (!seen.insert(tenant).second) continue;
+      int& num_steps = num_waited_steps_[tenant];
+      num_steps = planned.count(id) > 0 ? 0 : num_steps + 1;
+      INFO("seed " << options_.seed << ", tenant " << tenant << ", request " << id);
+      REQUIRE(num_steps <= options_.max_wait_steps);
+    }
+  }
+
   void Take(const std::vector<TokenEvent>& events) {
     for (const TokenEvent& event : events) {
       Client& client = clients_.at(event.id.value);
@@ -193,14 +215,16 @@ class Walk {
   }
 
   void Drain() {
-    // Each step computes at least a row of the best request, and a request is recomputed only for a better one's sake:
-    // serving all of them one after the other is the worst there is.
+    // Each step computes at least a row of the best request, and one is computed again at most as often as any is
+    // preempted: serving all of them one after the other is the worst there is.
     int64_t num_rows = 0;
+    const uint64_t num_preempted = num_preemptions();
     for (uint64_t id : live_)
       num_rows += clients_[id].request.prompt_tokens.size() + clients_[id].request.max_new_tokens;
     int64_t num_steps = 0;
     while (!scheduler_->Idle()) {
-      REQUIRE(++num_steps <= num_rows);
+      const uint64_t num_again = num_preemptions() - num_preempted;
+      REQUIRE(++num_steps <= num_rows + static_cast<int64_t>(num_again) * config_.max_model_tokens);
       Step();
     }
     Take(scheduler_->TakeEvents());
@@ -238,6 +262,7 @@ class Walk {
   uint64_t next_id_ = 0;
   std::map<uint64_t, Client> clients_;
   std::set<uint64_t> live_;
+  std::map<std::string, int> num_waited_steps_;
 };
 
 TEST_CASE("SchedulerWalk: roomy pool, everybody stays") {
@@ -282,6 +307,20 @@ TEST_CASE("SchedulerWalk: equal prompts side by side in breaking steps and too f
           .faults = 0.2,
           .has_equal_prompts = true})
         .Run();
+  }
+}
+
+TEST_CASE("SchedulerWalk: arrivals never end, one tenant hoards, and no tenant's oldest request waits long") {
+  for (uint32_t seed = 600; seed < 606; ++seed) {
+    // Alternately slots and pages are what is scarce.
+    const bool has_few_pages = seed % 2 == 0;
+    Walk walk({.seed = seed,
+               .num_pages = has_few_pages ? 200 : 800,
+               .max_sequences = has_few_pages ? 40 : 6,
+               .hoarded_new = 300,
+               .max_wait_steps = 100});
+    walk.Run();
+    CHECK(walk.num_preemptions() > 0);
   }
 }
 
