@@ -32,10 +32,38 @@ absl::StatusOr<DType> ParseKvDtype(const std::string& name) {
 absl::Status TooLittle(const MemoryPlan& plan, size_t needed_kv_bytes) {
   return absl::ResourceExhaustedError(absl::StrCat(
       "the model does not fit: weights ", Bytes(plan.weight_bytes), ", activations and workspace ",
-      Bytes(plan.activation_bytes + plan.workspace_bytes), ", KV cache at least ", Bytes(needed_kv_bytes),
-      "; may be used: ", Bytes(plan.budget_bytes), " of ", Bytes(plan.available_bytes),
+      Bytes(plan.activation_bytes + plan.workspace_bytes), ", RoPE tables ", Bytes(plan.rope_bytes),
+      ", KV cache at least ", Bytes(needed_kv_bytes), "; may be used: ", Bytes(plan.budget_bytes), " of ",
+      Bytes(plan.available_bytes),
       " available. Lower --max-model-len or --max-num-batched-tokens, choose --quantization int8 or int4, or raise "
       "--gpu-memory-utilization"));
+}
+
+// How many pages, and how long a sequence they and its tables allow. Enters with the length that is wanted.
+absl::Status FitPages(const ModelInfo& info, const MemoryPlanOptions& options, MemoryPlan& plan) {
+  const size_t fixed = plan.weight_bytes + plan.activation_bytes + plan.workspace_bytes;
+  const size_t left = plan.budget_bytes > fixed ? plan.budget_bytes - fixed : 0;
+  const int64_t pages_a_sequence = (plan.max_model_tokens + plan.page_tokens - 1) / plan.page_tokens;
+  // A length nobody asked for shrinks to what fits, and its tables with it; one that was asked for is a promise.
+  const bool may_shrink = options.max_model_tokens == 0;
+  int64_t affordable =
+      left > plan.rope_bytes ? static_cast<int64_t>((left - plan.rope_bytes) / plan.page_bytes) : int64_t{0};
+  if (may_shrink && affordable < pages_a_sequence) {
+    affordable = static_cast<int64_t>(left / (plan.page_bytes + RopeTableBytes(info.head_dim, plan.page_tokens)));
+  }
+  int64_t pages = std::min(affordable, pages_a_sequence * options.max_sequences);
+  if (options.kv_cache_bytes > 0) {
+    pages = options.kv_cache_bytes / static_cast<int64_t>(plan.page_bytes);
+    if (pages > affordable || pages < 1) return TooLittle(plan, static_cast<size_t>(options.kv_cache_bytes));
+  }
+  if (pages < pages_a_sequence) {
+    if (!may_shrink || pages < 2) return TooLittle(plan, static_cast<size_t>(pages_a_sequence) * plan.page_bytes);
+    plan.max_model_tokens = static_cast<int32_t>(pages) * plan.page_tokens;
+    plan.rope_bytes = RopeTableBytes(info.head_dim, plan.max_model_tokens);
+  }
+  plan.num_pages = static_cast<int32_t>(std::min<int64_t>(pages, INT32_MAX / plan.page_tokens));
+  plan.kv_bytes = static_cast<size_t>(plan.num_pages) * plan.page_bytes;
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -66,26 +94,10 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelInfo& info, const LoadOptions& 
   plan.activation_bytes = ActivationBytes(info, limits);
   plan.workspace_bytes = ops.WorkspaceBytes(std::max(plan.max_step_tokens, plan.max_logit_rows), max_inputs);
 
-  const size_t fixed = plan.weight_bytes + plan.activation_bytes + plan.workspace_bytes;
+  plan.rope_bytes = RopeTableBytes(info.head_dim, plan.max_model_tokens);
   // Pages are allocated after the weights, so that what building them took is free again by then.
   if (plan.weight_bytes + plan.scratch_bytes > plan.budget_bytes) return TooLittle(plan, plan.page_bytes);
-  const int64_t pages_a_sequence = (wanted_tokens + plan.page_tokens - 1) / plan.page_tokens;
-  const size_t left = plan.budget_bytes > fixed ? plan.budget_bytes - fixed : 0;
-  const int64_t affordable = static_cast<int64_t>(left / plan.page_bytes);
-  int64_t pages = std::min(affordable, pages_a_sequence * options.max_sequences);
-  if (options.kv_cache_bytes > 0) {
-    pages = options.kv_cache_bytes / static_cast<int64_t>(plan.page_bytes);
-    if (pages > affordable || pages < 1) return TooLittle(plan, static_cast<size_t>(options.kv_cache_bytes));
-  }
-  if (pages < pages_a_sequence) {
-    // A length nobody asked for shrinks to what fits; one that was asked for is a promise.
-    if (options.max_model_tokens > 0 || pages < 2) {
-      return TooLittle(plan, static_cast<size_t>(pages_a_sequence) * plan.page_bytes);
-    }
-    plan.max_model_tokens = static_cast<int32_t>(pages) * plan.page_tokens;
-  }
-  plan.num_pages = static_cast<int32_t>(std::min<int64_t>(pages, INT32_MAX / plan.page_tokens));
-  plan.kv_bytes = static_cast<size_t>(plan.num_pages) * plan.page_bytes;
+  RETURN_IF_ERROR(FitPages(info, options, plan));
   return plan;
 }
 
@@ -96,8 +108,9 @@ std::string FormatMemoryPlan(const MemoryPlan& plan) {
       "  (", plan.num_pages, " pages of ", plan.page_tokens, " tokens, ", std::string(DTypeName(plan.kv_dtype)), ": ",
       kv_tokens, " tokens; ", kv_tokens / plan.max_model_tokens, " sequences of ", plan.max_model_tokens, ")\n",
       "  activations  ", Bytes(plan.activation_bytes), "  (", plan.max_step_tokens, " tokens a step)\n",
-      "  workspace    ", Bytes(plan.workspace_bytes), "\n", "  total        ", Bytes(plan.total_bytes()), " of ",
-      Bytes(plan.budget_bytes), " allowed, ", Bytes(plan.available_bytes), " available\n",
+      "  workspace    ", Bytes(plan.workspace_bytes), "\n", "  RoPE tables  ", Bytes(plan.rope_bytes), "\n",
+      "  total        ", Bytes(plan.total_bytes()), " of ", Bytes(plan.budget_bytes), " allowed, ",
+      Bytes(plan.available_bytes), " available\n",
       plan.num_requantized > 0 ? absl::StrCat("  note: ", plan.num_requantized,
                                               " matrices cannot be kept as the checkpoint stores them (activation "
                                               "order or odd groups) and become int8\n")

@@ -29,6 +29,7 @@ struct MemoryPlan {
   size_t kv_bytes = 0;
   size_t activation_bytes = 0;
   size_t workspace_bytes = 0;
+  size_t rope_bytes = 0;     // cosines and sines of every position
   size_t scratch_bytes = 0;  // while loading only, before the KV cache exists
   size_t available_bytes = 0;
   size_t budget_bytes = 0;  // utilization * available
@@ -41,7 +42,7 @@ struct MemoryPlan {
   int32_t max_sequences = 0;
   int32_t num_requantized = 0;  // matrices that become int8 because their stored form cannot be kept
   DType kv_dtype = DType::kBF16;
-  size_t total_bytes() const { return weight_bytes + kv_bytes + activation_bytes + workspace_bytes; }
+  size_t total_bytes() const { return weight_bytes + kv_bytes + activation_bytes + workspace_bytes + rope_bytes; }
 };
 
 // ResourceExhausted, with what is needed, what there is and which flag helps, when the plan does not fit.

@@ -70,6 +70,10 @@ double RopeAttentionFactor(const RopeParams& params) {
   return params.factor <= 1.0 ? 1.0 : 0.1 * std::log(params.factor) + 1.0;
 }
 
+size_t RopeTableBytes(int32_t rotary_dim, int64_t max_positions) {
+  return static_cast<size_t>(max_positions) * static_cast<size_t>(rotary_dim / 2) * 2 * sizeof(float);
+}
+
 RopeTables::RopeTables(const RopeParams& params, int32_t rotary_dim, int64_t max_positions)
     : rotary_dim_(rotary_dim), is_interleaved_(params.interleaved) {
   const std::vector<double> frequencies = RopeFrequencies(params, rotary_dim);

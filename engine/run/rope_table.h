@@ -24,6 +24,9 @@ class RopeTables {
   bool is_interleaved_;
 };
 
+// What the tables of so many positions hold.
+size_t RopeTableBytes(int32_t rotary_dim, int64_t max_positions);
+
 // Inverse frequencies after scaling, [rotary_dim/2]; the pair (frequencies, attention factor) defines the table.
 std::vector<double> RopeFrequencies(const RopeParams& params, int32_t rotary_dim);
 double RopeAttentionFactor(const RopeParams& params);

@@ -80,7 +80,7 @@ TEST_CASE("PlanMemory: pages fill what is left, up to what the sequences can use
   CHECK(wide->total_bytes() <= wide->budget_bytes);
 
   const size_t fixed = wide->weight_bytes + wide->activation_bytes + wide->workspace_bytes;
-  const size_t available = (fixed + 10 * wide->page_bytes) * 2;
+  const size_t available = (fixed + 10 * (wide->page_bytes + RopeTableBytes(model.info().head_dim, 16))) * 2;
   const auto narrow =
       model.Plan({.available_bytes = available, .utilization = 0.5, .max_sequences = 4, .max_step_tokens = 64});
   REQUIRE(narrow.status().ToString() == "OK");
@@ -94,6 +94,32 @@ TEST_CASE("PlanMemory: pages fill what is left, up to what the sequences can use
                                  .max_step_tokens = 64});
   REQUIRE(given.status().ToString() == "OK");
   CHECK(given->num_pages == 20);
+}
+
+TEST_CASE("PlanMemory: the tables of a long model's positions count, and are refused with the numbers", "[load]") {
+  Planned model;
+  ModelInfo info = model.info();
+  info.max_positions = 1 << 20;
+  const auto plan = [&](size_t available, int32_t max_model_tokens) {
+    const MemoryPlanOptions options = {.available_bytes = available,
+                                       .utilization = 1,
+                                       .max_model_tokens = max_model_tokens,
+                                       .max_sequences = 1,
+                                       .max_step_tokens = 64};
+    return PlanMemory(info, {.load_format = "dummy"}, options, model.device().ops());
+  };
+  const auto roomy = plan(4096 * kMiB, 1 << 20);
+  REQUIRE(roomy.status().ToString() == "OK");
+  CHECK(roomy->rope_bytes == 128 * kMiB);
+  CHECK(plan(roomy->total_bytes(), 1 << 20).ok());
+  const absl::Status refused = plan(roomy->total_bytes() - 1, 1 << 20).status();
+  CHECK(absl::IsResourceExhausted(refused));
+  CHECK_THAT(std::string(refused.message()), Contains("RoPE tables 128.0 MiB"));
+  const auto shrunk = plan(roomy->total_bytes() / 2, 0);
+  REQUIRE(shrunk.status().ToString() == "OK");
+  CHECK(shrunk->max_model_tokens > 450'000);
+  CHECK(shrunk->rope_bytes == RopeTableBytes(info.head_dim, shrunk->max_model_tokens));
+  CHECK(shrunk->total_bytes() <= shrunk->budget_bytes);
 }
 
 TEST_CASE("PlanMemory: a smaller KV type gives more tokens", "[load]") {
@@ -135,7 +161,8 @@ TEST_CASE("PlanMemory: what does not fit is refused with the numbers and the fla
 TEST_CASE("PlanMemory: the table tells every part", "[load]") {
   Planned model;
   const std::string table = FormatMemoryPlan(*model.Plan({.available_bytes = 1024 * kMiB}));
-  for (const char* part : {"weights", "KV cache", "activations", "workspace", "total", "bfloat16", "available"}) {
+  for (const char* part :
+       {"weights", "KV cache", "activations", "workspace", "RoPE tables", "total", "bfloat16", "available"}) {
     CHECK_THAT(table, Contains(part));
   }
 }
