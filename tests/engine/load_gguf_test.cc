@@ -2,6 +2,7 @@
 // GGUF files, right and hostile.
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <functional>
 #include <string>
 
 #include "engine/load/float_bits.h"
@@ -129,19 +130,29 @@ TEST_CASE("GGUF: what cannot be run is refused by name", "[load]") {
   CHECK_THAT(std::string(InfoOf(lying).status().message()), Contains("sliding_window' is not a whole number"));
 }
 
-TEST_CASE("ParseGguf: a hostile file is refused with the fault", "[load]") {
-  struct Case {
-    std::string bytes;
-    const char* message;
-  };
-  const auto made = [](const auto& change) {
-    GgufWriter writer;
-    change(writer);
-    return writer.Bytes();
-  };
-  const auto array = [&](uint32_t type, uint64_t count, const std::string& rest = "") {
-    return made([&](GgufWriter& w) { w.Raw("k", 9, GgufWriter::ArrayHead(type, count) + rest); });
-  };
+struct HostileFile {
+  std::string bytes;
+  const char* message;
+};
+
+std::string Made(const std::function<void(GgufWriter&)>& change) {
+  GgufWriter writer;
+  change(writer);
+  return writer.Bytes();
+}
+
+std::string ArrayOf(uint32_t type, uint64_t count) {
+  return Made([&](GgufWriter& w) { w.Raw("k", 9, GgufWriter::ArrayHead(type, count)); });
+}
+
+void CheckRefused(const HostileFile& test) {
+  CAPTURE(test.message);
+  const auto file = ParseGguf(test.bytes);
+  REQUIRE_FALSE(file.ok());
+  CHECK_THAT(std::string(file.status().message()), Contains(test.message));
+}
+
+TEST_CASE("ParseGguf: a hostile head or key is refused with the fault", "[load]") {
   std::string nested;
   for (int i = 0; i < 64; ++i) nested += GgufWriter::ArrayHead(9, 1);
   std::string long_key;
@@ -150,46 +161,47 @@ TEST_CASE("ParseGguf: a hostile file is refused with the fault", "[load]") {
   GgufWriter::Append<uint32_t>(head, 3);
   GgufWriter::Append<uint64_t>(head, 0);
   GgufWriter::Append<uint64_t>(head, 1);
-  const Case test = GENERATE_COPY(values<Case>({
+  CheckRefused(GENERATE_COPY(values<HostileFile>({
       {"", "the magic number"},
       {"GGML\x03", "does not begin with GGUF"},
       {"GGUF", "inside the version"},
       {std::string("GGUF\x00\x00\x00\x03", 8), "big-endian"},
-      {made([](GgufWriter& w) { w.version = 1; }), "version 1 is not supported"},
-      {made([](GgufWriter& w) { w.extra_tensors = uint64_t{1} << 60; }), "claims 1152921504606846976 tensors"},
-      {made([](GgufWriter& w) { w.extra_keys = uint64_t{1} << 60; }), "claims 1152921504606846976 keys"},
+      {Made([](GgufWriter& w) { w.version = 1; }), "version 1 is not supported"},
+      {Made([](GgufWriter& w) { w.extra_tensors = uint64_t{1} << 60; }), "claims 1152921504606846976 tensors"},
+      {Made([](GgufWriter& w) { w.extra_keys = uint64_t{1} << 60; }), "claims 1152921504606846976 keys"},
       {head + long_key, "a key claims 10000000000 bytes"},
-      {made([](GgufWriter& w) { w.Raw("k", 99, ""); }), "unknown type 99"},
-      {made([](GgufWriter& w) { w.Raw("k", 8, std::string("\xff\xff\xff\xff\x00\x00\x00\x00", 8)); }),
+      {Made([](GgufWriter& w) { w.Raw("k", 99, ""); }), "unknown type 99"},
+      {Made([](GgufWriter& w) { w.Raw("k", 8, std::string("\xff\xff\xff\xff\x00\x00\x00\x00", 8)); }),
        "claims 4294967295"},
-      {array(4, 10'000'000'000u), "claims 10000000000 elements"},
-      {array(8, 1u << 23), "claims 8388608 elements"},
-      {array(99, 1), "unknown type 99"},
-      {made([&](GgufWriter& w) { w.Raw("k", 9, nested); }), "nests arrays too deeply"},
-      {made([](GgufWriter& w) { w.U32("k", 1), w.U32("k", 2); }), "'k' comes twice"},
-      {made([](GgufWriter& w) { w.U32("general.alignment", 33); }), "an alignment of 33"},
-      {made([](GgufWriter& w) { w.Tensor("w", kF32, {}, ""); }), "'w' has 0 dimensions"},
-      {made([](GgufWriter& w) { w.Tensor("w", kF32, {1, 1, 1, 1, 1}, "1234"); }), "'w' has 5 dimensions"},
-      {made([](GgufWriter& w) { w.Tensor("w", kF32, {0, 4}, ""); }), "an impossible dimension of 0"},
-      {made([](GgufWriter& w) { w.Tensor("w", kF32, {1u << 30, 1u << 30}, ""); }), "an impossible dimension"},
-      {made([](GgufWriter& w) { w.Tensor("w", 12, {32}, ""); }),
+      {ArrayOf(4, 10'000'000'000u), "claims 10000000000 elements"},
+      {ArrayOf(8, 1u << 23), "claims 8388608 elements"},
+      {ArrayOf(99, 1), "unknown type 99"},
+      {Made([&](GgufWriter& w) { w.Raw("k", 9, nested); }), "nests arrays too deeply"},
+      {Made([](GgufWriter& w) { w.U32("k", 1), w.U32("k", 2); }), "'k' comes twice"},
+  })));
+}
+
+TEST_CASE("ParseGguf: a hostile tensor is refused with the fault", "[load]") {
+  CheckRefused(GENERATE(values<HostileFile>({
+      {Made([](GgufWriter& w) { w.U32("general.alignment", 33); }), "an alignment of 33"},
+      {Made([](GgufWriter& w) { w.Tensor("w", kF32, {}, ""); }), "'w' has 0 dimensions"},
+      {Made([](GgufWriter& w) { w.Tensor("w", kF32, {1, 1, 1, 1, 1}, "1234"); }), "'w' has 5 dimensions"},
+      {Made([](GgufWriter& w) { w.Tensor("w", kF32, {0, 4}, ""); }), "an impossible dimension of 0"},
+      {Made([](GgufWriter& w) { w.Tensor("w", kF32, {1u << 30, 1u << 30}, ""); }), "an impossible dimension"},
+      {Made([](GgufWriter& w) { w.Tensor("w", 12, {32}, ""); }),
        "'w' has type Q4_K; supported: F32, F16, BF16, Q8_0, Q4_0"},
-      {made([](GgufWriter& w) { w.Tensor("w", 77, {32}, ""); }), "'w' has type number 77"},
-      {made([](GgufWriter& w) { w.Tensor("w", kQ8_0, {33}, std::string(68, 0)); }), "rows of 33"},
-      {made([](GgufWriter& w) { w.Tensor("w", kF32, {4}, "1234"); }), "16 bytes at 0 lie outside the file's 4"},
-      {made([](GgufWriter& w) { w.TensorAt("w", kF32, {4}, uint64_t{1} << 63); }), "lie outside"},
-      {made([](GgufWriter& w) { w.TensorAt("w", kF32, {4}, 5); }), "offset 5 is not aligned"},
-      {made([](GgufWriter& w) { w.Tensor("v", kF32, {4}, std::string(16, 0)), w.TensorAt("w", kF32, {4}, 0); }),
+      {Made([](GgufWriter& w) { w.Tensor("w", 77, {32}, ""); }), "'w' has type number 77"},
+      {Made([](GgufWriter& w) { w.Tensor("w", kQ8_0, {33}, std::string(68, 0)); }), "rows of 33"},
+      {Made([](GgufWriter& w) { w.Tensor("w", kF32, {4}, "1234"); }), "16 bytes at 0 lie outside the file's 4"},
+      {Made([](GgufWriter& w) { w.TensorAt("w", kF32, {4}, uint64_t{1} << 63); }), "lie outside"},
+      {Made([](GgufWriter& w) { w.TensorAt("w", kF32, {4}, 5); }), "offset 5 is not aligned"},
+      {Made([](GgufWriter& w) { w.Tensor("v", kF32, {4}, std::string(16, 0)), w.TensorAt("w", kF32, {4}, 0); }),
        "overlaps"},
-      {made([](GgufWriter& w) {
+      {Made([](GgufWriter& w) {
          w.Tensor("w", kF32, {4}, std::string(16, 0)), w.Tensor("w", kF32, {4}, std::string(16, 0));
        }),
        "'w' comes twice"},
-  }));
-  CAPTURE(test.message);
-  const auto file = ParseGguf(test.bytes);
-  REQUIRE_FALSE(file.ok());
-  CHECK_THAT(std::string(file.status().message()), Contains(test.message));
+  })));
 }
 
 TEST_CASE("ParseGguf: a file cut anywhere is refused", "[load]") {
