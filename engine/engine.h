@@ -104,7 +104,8 @@ class Engine {
   virtual std::vector<std::pair<std::string, int32_t>> waiting_by_tenant() const = 0;
   virtual const SchedulerConfig& scheduler_config() const = 0;  // as planned
   virtual const std::string& memory_report() const = 0;         // the memory plan as a table
-  // kStuck when a step has been running longer than `limit`: its requests are failed, nothing new is taken.
+  // kStuck when the engine thread has not got on for longer than `limit`: nothing new is taken until it does, and if it
+  // is a step that does not end, the requests are failed.
   virtual EngineHealth CheckHealth(absl::Duration limit) = 0;
   virtual absl::Time last_step_end() const = 0;
 };

@@ -92,12 +92,24 @@ void StepLoop::Forget(RequestId id) {
   entries_.erase(found);
 }
 
+// The engine thread gets on: what the watchdog looks at.
+void StepLoop::Beat() {
+  last_beat_ = absl::Now();
+  is_stuck_ = false;
+}
+
+// Until something comes in.
+void StepLoop::Rest(absl::Time deadline) {
+  last_beat_ = absl::InfiniteFuture();
+  is_stuck_ = false;
+  const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return is_stopping_ || !inbox_.empty(); };
+  mu_.AwaitWithDeadline(absl::Condition(&has_work), deadline);
+}
+
 StepLoop::Inbox StepLoop::TakeInbox(bool wait) {
   absl::MutexLock lock(&mu_);
-  if (wait) {
-    const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return is_stopping_ || !inbox_.empty(); };
-    mu_.AwaitWithDeadline(absl::Condition(&has_work), next_deadline_);
-  }
+  if (wait) Rest(next_deadline_);
+  Beat();
   return std::exchange(inbox_, Inbox());
 }
 
@@ -139,7 +151,7 @@ bool StepLoop::Step(StepStats& stats) {
   {
     absl::MutexLock lock(&mu_);
     is_in_step_ = true;
-    step_begin_ = run_begin;
+    Beat();
     ++num_steps_begun_;
   }
   const absl::Status status = run_step_(plan, &result_);
@@ -147,7 +159,7 @@ bool StepLoop::Step(StepStats& stats) {
   {
     absl::MutexLock lock(&mu_);
     is_in_step_ = false;
-    is_stuck_ = false;
+    Beat();
     is_failed_ = is_failed_ || !status.ok();
     step_end_ = run_end;
   }
@@ -175,9 +187,7 @@ void StepLoop::Run() {
     if (!has_stepped && !scheduler_->Idle()) {
       // Requests wait, yet nothing can run until one of them is cancelled or times out.
       absl::MutexLock lock(&mu_);
-      const auto has_work = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return is_stopping_ || !inbox_.empty(); };
-      mu_.AwaitWithDeadline(absl::Condition(&has_work),
-                            std::min(next_deadline_, absl::Now() + absl::Milliseconds(100)));
+      Rest(std::min(next_deadline_, absl::Now() + absl::Milliseconds(100)));
     }
   }
   FailAll();
@@ -234,10 +244,11 @@ EngineHealth StepLoop::CheckHealth(absl::Duration limit) {
     if (is_failed_) return EngineHealth::kFailed;
     if (is_stopping_) return EngineHealth::kStopped;
     if (is_stuck_) return EngineHealth::kStuck;
-    if (!is_in_step_ || absl::Now() - step_begin_ <= limit) return EngineHealth::kReady;
-    // The engine thread is inside a step and cannot be calling a sink; when it returns it will find none.
+    if (absl::Now() - last_beat_ <= limit) return EngineHealth::kReady;
     is_stuck_ = true;
-    entries = TakeEntries();
+    // Inside a step the engine thread cannot be calling a sink, and when it returns it will find none. Elsewhere it may
+    // be a sink that does not return: whoever called it again would hang as well.
+    if (is_in_step_) entries = TakeEntries();
   }
   Fail(std::move(entries));
   return EngineHealth::kStuck;

@@ -58,6 +58,8 @@ class StepLoop {
   static void Fail(Entries entries);
   void FailAll();
   void PublishStats();
+  void Beat() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Rest(absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckAdmissible(const Request& request) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const SchedulerConfig config_;
@@ -79,7 +81,7 @@ class StepLoop {
   bool is_in_step_ ABSL_GUARDED_BY(mu_) = false;
   bool is_stuck_ ABSL_GUARDED_BY(mu_) = false;
   bool is_failed_ ABSL_GUARDED_BY(mu_) = false;
-  absl::Time step_begin_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
+  absl::Time last_beat_ ABSL_GUARDED_BY(mu_) = absl::InfiniteFuture();  // of the engine thread; infinite: it rests
   absl::Time step_end_ ABSL_GUARDED_BY(mu_) = absl::InfinitePast();
   SchedulerStats stats_ ABSL_GUARDED_BY(mu_);
   std::vector<std::pair<std::string, int32_t>> waiting_by_tenant_ ABSL_GUARDED_BY(mu_);

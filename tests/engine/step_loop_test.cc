@@ -139,6 +139,45 @@ TEST_CASE("StepLoop: dropping the handle cancels, frees the pages and is counted
   CHECK(freed <= 1);  // 0 when the request had ended by itself before
 }
 
+TEST_CASE("StepLoop: pages of those who leave during a step are free before the next one begins", "[step_loop]") {
+  absl::Notification second_step, release;
+  absl::Mutex mu;
+  std::vector<StepStats> steps;
+  int num_steps = 0;
+  Events stays;
+  std::deque<Events> leave(2);
+  auto loop = MakeLoop(
+      SmallConfig(),
+      [&](const StepPlan& plan, StepResult* result) {
+        if (++num_steps == 2) {
+          second_step.Notify();
+          release.WaitForNotification();
+        }
+        return CountUp(plan, result);
+      },
+      [&](const StepStats& stats) {
+        absl::MutexLock lock(&mu);
+        steps.push_back(stats);
+      });
+  auto staying = loop->Submit(MakeRequest({1, 2, 3}, 4), stays.Sink());
+  std::vector<RequestHandle> leaving;
+  for (Events& events : leave) leaving.push_back(*loop->Submit(MakeRequest({7, 8, 9, 10, 11}, 50), events.Sink()));
+  loop->Start();
+  second_step.WaitForNotification();
+  leaving.clear();
+  release.Notify();
+  CHECK(stays.WaitForFinish() == FinishReason::kLength);
+  absl::MutexLock lock(&mu);
+  REQUIRE(steps.size() >= 3);
+  CHECK(steps[1].num_sequences == 3);
+  CHECK(steps[1].disconnects_freed == 0);
+  CHECK(steps[2].num_sequences == 1);
+  CHECK(steps[2].disconnects_freed == 2);
+  CHECK(steps[2].disconnect_steps == 0);          // of each, as none can be negative
+  CHECK(steps[2].scheduler.num_pages_used == 2);  // five tokens of the one that stays
+  CHECK(leave[0].finish() == FinishReason::kNone);
+}
+
 TEST_CASE("StepLoop: beyond the queue's bounds a request is refused with the reason", "[step_loop]") {
   Gate gate;
   auto loop =
@@ -254,6 +293,27 @@ TEST_CASE("StepLoop: a step that does not end fails its requests, and the loop r
   auto next = loop->Submit(MakeRequest({1}, 2), later.Sink());
   REQUIRE(next.ok());
   CHECK(later.WaitForFinish() == FinishReason::kLength);
+}
+
+TEST_CASE("StepLoop: the watchdog sees a hang outside a step, and leaves the sinks alone", "[step_loop]") {
+  absl::Notification entered, release;
+  Events events;
+  auto loop = MakeLoop(SmallConfig(), CountUp, [&](const StepStats&) {
+    if (entered.HasBeenNotified()) return;
+    entered.Notify();
+    release.WaitForNotification();
+  });
+  auto handle = loop->Submit(MakeRequest({1}, 5), events.Sink());
+  CHECK(loop->CheckHealth(absl::ZeroDuration()) == EngineHealth::kReady);  // nothing to do is no hang
+  loop->Start();
+  entered.WaitForNotification();
+  CHECK(loop->CheckHealth(absl::Hours(1)) == EngineHealth::kReady);
+  CHECK(loop->CheckHealth(absl::ZeroDuration()) == EngineHealth::kStuck);
+  CHECK(absl::IsUnavailable(loop->Submit(MakeRequest({1}, 5), events.Sink()).status()));
+  CHECK(events.finish() == FinishReason::kNone);
+  release.Notify();
+  CHECK(events.WaitForFinish() == FinishReason::kLength);
+  CHECK(loop->CheckHealth(absl::Hours(1)) == EngineHealth::kReady);
 }
 
 TEST_CASE("StepLoop: a lost device fails every request and stops the loop", "[step_loop]") {
