@@ -67,12 +67,12 @@ double MeanNll(ModelFixture& fixture, const GoldenFile& ids) {
   return sum / num_tokens;
 }
 
-// How far a float32 forward pass may be from a float64 one: each of its matmuls rounds a sum of up to K products, which
-// wanders by sqrt(K) units of the last place; a few of them add up to the logits' scale.
+// How far a float32 forward pass may be from a float64 one: each of its matmuls rounds sums of up to K products, and
+// all these roundings, independent of one another, wander by the root of their number at the logits' scale.
 double Float32Tolerance(const ModelInfo& info, double largest_logit) {
   const double num_matmuls = 7.0 * info.num_layers + 1;
   const double num_products = std::max(info.hidden_dim, info.ffn_dim);
-  return std::ldexp(1.0, -24) * num_matmuls * std::sqrt(num_products) * largest_logit;
+  return std::ldexp(1.0, -24) * std::sqrt(num_matmuls * num_products) * largest_logit;
 }
 
 TEST_CASE("GGUF: tensors equal the Hugging Face checkpoint's, q and k in interleaved pairs", "[load][shared]") {
