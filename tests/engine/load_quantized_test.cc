@@ -25,6 +25,7 @@ using Catch::Matchers::Contains;
 using testing::RandomFloats;
 using testing::TemporaryDir;
 using testing::TinyCheckpoint;
+using testing::TinyTensor;
 using testing::WriteFile;
 
 TEST_CASE("float16: every value converts as the compiler does", "[load]") {
@@ -282,6 +283,43 @@ TEST_CASE("GPTQ and AWQ: logits are those of the same numbers in floats", "[load
   ModelFixture packed(packed_dir.string()), floats(float_dir.string());
   const std::vector<int32_t> tokens = {1, 5, 9, 77, 3, 8, 42};
   CHECK(CosineDistance(packed.Logits(tokens, 0, 7), floats.Logits(tokens, 0, 7)) < 2e-3);
+}
+
+// What rounding leaves of each row: 4 bits in groups of so many inputs, or 8 bits with a scale a row (group 0).
+void RoundRows(TinyTensor& tensor, int64_t group) {
+  const int64_t k = tensor.shape[1];
+  const int64_t step = group == 0 ? k : group;
+  for (auto begin = tensor.values.begin(); begin != tensor.values.end(); begin += step) {
+    uint8_t nibbles[64];
+    std::vector<int8_t> bytes(static_cast<size_t>(step));
+    const float scale = group == 0 ? QuantizeInt8(&*begin, step, bytes.data()) : QuantizeInt4(&*begin, step, nibbles);
+    for (int64_t i = 0; i < step; ++i) {
+      const int q = group == 0 ? bytes[static_cast<size_t>(i)] : (nibbles[i / 2] >> (i % 2 * 4) & 15) - 8;
+      begin[i] = static_cast<float>(q) * scale;
+    }
+  }
+}
+
+// The float32 forward pass is itself held to transformers' in model_golden_test.cc.
+TEST_CASE("int8 and int4: logits are those of the rounded weights in floats", "[load]") {
+  struct Case {
+    const char* quantization;
+    int64_t group;
+  };
+  const Case test = GENERATE(Case{"int8", 0}, Case{"int4-g32", 32}, Case{"int4", 128});
+  CAPTURE(test.quantization);
+  const TemporaryDir given_dir, rounded_dir;
+  TinyCheckpoint checkpoint;
+  checkpoint.Write(given_dir.path());
+  for (auto& [name, tensor] : checkpoint.tensors) {
+    if (TinyCheckpoint::IsLinear(name)) RoundRows(tensor, test.group);
+    if (name == "lm_head.weight") RoundRows(tensor, 0);
+  }
+  checkpoint.Write(rounded_dir.path());
+  ModelFixture given(given_dir.string(), {.quantization = test.quantization}), rounded(rounded_dir.string());
+  const std::vector<int32_t> tokens = {1, 5, 9, 77, 3, 8, 42};
+  // What is left is the rounding of activations to 8 bits.
+  CHECK(CosineDistance(given.Logits(tokens, 0, 7), rounded.Logits(tokens, 0, 7)) < 5e-4);
 }
 
 TEST_CASE("GPTQ: a hostile checkpoint is refused with the tensor", "[load]") {
