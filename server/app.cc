@@ -4,8 +4,10 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/signalfd.h>
+#include <sys/time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <thread>
 #include <utility>
@@ -28,6 +30,15 @@ namespace {
 
 constexpr absl::Duration kWatchInterval = absl::Milliseconds(500);
 
+constexpr char kClosingTooLong[] = "millrace: stopping takes too long; leaving without waiting\n";
+
+// Of a signal handler: only what may be called there.
+void LeaveAtOnce(int signal_number) {
+  if (signal_number != SIGALRM) _exit(128 + signal_number);
+  (void)!write(STDERR_FILENO, kClosingTooLong, sizeof(kClosingTooLong) - 1);
+  _exit(1);
+}
+
 // SIGTERM and SIGINT as readable events. Blocks them for every thread started later.
 class SignalWatch {
  public:
@@ -49,6 +60,20 @@ class SignalWatch {
     if (read(descriptor_, &info, sizeof(info)) != sizeof(info)) return 0;
     return static_cast<int>(info.ssi_signo);
   }
+  // From now on nobody reads the events: the next signal ends the process at once, and so does the end of `limit`.
+  void LeaveAtNext(absl::Duration limit) {
+    struct sigaction action{};
+    action.sa_handler = LeaveAtOnce;
+    sigset_t set;
+    sigemptyset(&set);
+    for (const int number : {SIGTERM, SIGINT, SIGALRM}) {
+      sigaction(number, &action, nullptr);
+      sigaddset(&set, number);
+    }
+    const itimerval timer{.it_interval = {}, .it_value = absl::ToTimeval(std::max(limit, absl::Milliseconds(1)))};
+    setitimer(ITIMER_REAL, &timer, nullptr);
+    pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  }
 
  private:
   int descriptor_ = -1;
@@ -56,8 +81,9 @@ class SignalWatch {
 
 class App {
  public:
-  explicit App(const ServeOptions& options)
+  App(const ServeOptions& options, const EngineLoader& load)
       : options_(options),
+        load_(load),
         state_(options.served_model_names.empty() ? std::vector<std::string>{options.model}
                                                   : options.served_model_names) {}
 
@@ -96,8 +122,9 @@ class App {
   absl::Status Load() {
     EngineOptions engine_options = options_.engine;
     engine_options.on_step = [this](const StepStats& stats) { metrics_->OnStep(stats); };
+    engine_options.on_progress = [this](std::string_view, double) { OnLoadProgress(); };
     const absl::Time begin = absl::Now();
-    auto engine = LoadModel(options_.model, options_.hub, std::move(engine_options), log_.get());
+    auto engine = load_(std::move(engine_options), *log_);
     if (!engine.ok()) return engine.status();
     engine_ = *std::move(engine);
     metrics_->SetEngine(options_.engine, engine_->scheduler_config());
@@ -114,10 +141,14 @@ class App {
   int Watch(SignalWatch& signals, const absl::Notification& is_loaded, const absl::Status& load_status) {
     while (true) {
       const int signal_number = signals.Wait(kWatchInterval);
+      if (state_.is_ready()) is_loaded.WaitForNotification();  // at once: requests may have begun, and deserve a drain
       if (!is_loaded.HasBeenNotified()) {
-        if (signal_number == 0) continue;
+        if (signal_number == 0) {
+          WatchLoading();
+          continue;
+        }
         log_->Info("stopped while loading", {{"signal", int64_t{signal_number}}});
-        _exit(0);  // loading cannot be interrupted, and nothing has begun
+        _exit(state_.is_alive() ? 0 : 1);  // loading cannot be interrupted, and nothing has begun
       }
       if (!load_status.ok()) {
         log_->Error("cannot serve", {{"error", std::string(load_status.message())}});
@@ -129,6 +160,16 @@ class App {
       }
       if (!WatchEngine()) return 1;
     }
+  }
+
+  // How long Close may take: as long as running requests could have had, and one step.
+  absl::Duration closing_limit() const { return absl::Seconds(options_.drain_seconds + options_.step_seconds); }
+
+  // Before Close, which joins the engine's thread: leaves at once when a step does not end.
+  void LeaveIfStuck() {
+    if (!engine_ || engine_->CheckHealth(absl::Seconds(options_.step_seconds)) != EngineHealth::kStuck) return;
+    log_->Error("a step still does not end; leaving without waiting for it");
+    _exit(1);
   }
 
   // In the order in which one part uses another.
@@ -174,6 +215,18 @@ class App {
     return absl::OkStatus();
   }
 
+  // Loader thread.
+  void OnLoadProgress() { load_progress_ns_ = absl::GetCurrentTimeNanos(); }
+
+  // A model that neither loads nor fails is no better than a stuck step: the probes should say so.
+  void WatchLoading() {
+    const absl::Duration silence = absl::Nanoseconds(absl::GetCurrentTimeNanos() - load_progress_ns_);
+    const bool is_stuck = silence > absl::Seconds(options_.load_seconds);
+    if (is_stuck == !state_.is_alive()) return;
+    state_.SetHealth(is_stuck ? EngineHealth::kStuck : EngineHealth::kStarting);
+    if (is_stuck) log_->Error("loading makes no progress", {{"seconds", absl::ToDoubleSeconds(silence)}});
+  }
+
   bool WatchEngine() {
     const EngineHealth before = state_.health();
     const EngineHealth health = engine_->CheckHealth(absl::Seconds(options_.step_seconds));
@@ -213,6 +266,8 @@ class App {
   }
 
   const ServeOptions options_;
+  const EngineLoader load_;
+  std::atomic<int64_t> load_progress_ns_{absl::GetCurrentTimeNanos()};
   ServerState state_;
   ApiKeys keys_;
   std::unique_ptr<Log> log_;
@@ -228,8 +283,14 @@ class App {
 }  // namespace
 
 int RunServe(const ServeOptions& options) {
+  return RunServe(options, [&options](EngineOptions engine_options, Log& log) {
+    return LoadModel(options.model, options.hub, std::move(engine_options), &log);
+  });
+}
+
+int RunServe(const ServeOptions& options, const EngineLoader& load) {
   SignalWatch signals;  // first: the mask is inherited by all threads
-  App app(options);
+  App app(options, load);
   if (absl::Status status = app.Open(); !status.ok()) {
     std::fprintf(stderr, "millrace: %s\n", std::string(status.message()).c_str());
     app.Close();
@@ -242,7 +303,9 @@ int RunServe(const ServeOptions& options) {
     is_loaded.Notify();
   });
   const int code = app.Watch(signals, is_loaded, load_status);
+  signals.LeaveAtNext(app.closing_limit());
   loader.join();
+  app.LeaveIfStuck();
   app.Close();
   return code;
 }

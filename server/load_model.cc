@@ -9,12 +9,14 @@
 
 namespace millrace {
 
-absl::StatusOr<std::string> FindModel(const std::string& model, const HubOptions& hub, Log* log) {
+absl::StatusOr<std::string> FindModel(const std::string& model, const HubOptions& hub, Log* log,
+                                      const OnProgress& on_progress) {
   ProgressBar bar(log);
   auto path = ResolveModel(model, hub, [&](const HubProgress& progress) {
     if (progress.total_bytes == 0) return;
     const double fraction = static_cast<double>(progress.done_bytes) / static_cast<double>(progress.total_bytes);
     bar.Show(absl::StrCat("fetching ", model), fraction);
+    if (on_progress) on_progress("fetching", fraction);
   });
   bar.Clear();
   return path;
@@ -22,11 +24,14 @@ absl::StatusOr<std::string> FindModel(const std::string& model, const HubOptions
 
 absl::StatusOr<std::unique_ptr<Engine>> LoadModel(const std::string& model, const HubOptions& hub,
                                                   EngineOptions options, Log* log) {
-  auto path = FindModel(model, hub, log);
+  auto path = FindModel(model, hub, log, options.on_progress);
   if (!path.ok()) return path.status();
   options.model_dir = *std::move(path);
   ProgressBar bar(log);
-  options.on_progress = [&bar](std::string_view stage, double fraction) { bar.Show(stage, fraction); };
+  options.on_progress = [&bar, told = options.on_progress](std::string_view stage, double fraction) {
+    bar.Show(stage, fraction);
+    if (told) told(stage, fraction);
+  };
   options.on_memory_plan = [&bar](std::string_view table) { bar.Print("memory plan", table); };
   auto engine = Engine::Create(options);
   bar.Clear();

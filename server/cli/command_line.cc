@@ -114,6 +114,9 @@ void AddDoorFlags(CLI::App* app, ServeOptions& serve) {
       ->check(CLI::Range(0.0, 86400.0));
   Add(app, kGroup, "--step-timeout", serve.step_seconds, "Seconds after which a step counts as stuck")
       ->check(CLI::Range(0.1, 86400.0));
+  Add(app, kGroup, "--load-timeout", serve.load_seconds,
+      "Seconds without progress after which loading (or the warm-up) counts as stuck")
+      ->check(CLI::Range(0.01, 86400.0));
   Add(app, kGroup, "--sse-keep-alive-interval", serve.keep_alive_seconds,
       "Seconds between comments on a silent stream; 0: none")
       ->check(CLI::Range(0.0, 86400.0));

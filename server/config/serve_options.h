@@ -30,6 +30,7 @@ struct ServeOptions {
   double keep_alive_seconds = 15;  // 0: never
   double drain_seconds = 30;       // how long running streams may take after SIGTERM
   double step_seconds = 60;        // a step longer than this is stuck
+  double load_seconds = 600;       // loading that makes no progress for longer than this is stuck
   int num_workers = 2;             // threads that parse, template and tokenise
   bool checks_only = false;        // --check-config
 };
