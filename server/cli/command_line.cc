@@ -15,6 +15,8 @@
 namespace millrace {
 namespace {
 
+constexpr char kNamesFlag[] = "--served-model-name";
+
 constexpr char kFooter[] = R"(Examples:
   millrace serve models/millrace-tiny
   millrace serve ./Qwen2.5-0.5B-Instruct --quantization int8 --port 8080
@@ -37,6 +39,14 @@ CLI::Option* Add(CLI::App* app, const char* group, const char* names, T& value, 
       ->group(group)
       ->capture_default_str()
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+}
+
+// One value each time it is given: a flag that took all words after it would take the MODEL for one of them.
+void AddRepeatable(CLI::App* app, const char* name, std::vector<std::string>& values, const char* help) {
+  app->add_option(name, values, help)
+      ->group("Server")
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 
 void AddModelFlags(CLI::App* app, ServeOptions& serve, bool is_required) {
@@ -96,16 +106,14 @@ void AddDoorFlags(CLI::App* app, ServeOptions& serve) {
   Add(app, kGroup, "--host", http.host, "Address to listen on");
   Add(app, kGroup, "--port", http.port, "HTTP port; 0: the system chooses")->check(CLI::Range(0, 65535));
   Add(app, kGroup, "--grpc-port", serve.grpc_port, "gRPC port; 0: no gRPC")->check(CLI::Range(0, 65535));
-  app->add_option("--served-model-name", serve.served_model_names,
-                  "Name clients use, may be given several times; the first is the one we answer with")
-      ->group(kGroup)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  AddRepeatable(app, kNamesFlag, serve.served_model_names,
+                "Name clients use; give it again for each further one, or list them if MODEL came before. The first is "
+                "the one we answer with");
   Add(app, kGroup, "--ssl-certfile", serve.certificate_file, "TLS: PEM file of the certificate chain");
   Add(app, kGroup, "--ssl-keyfile", serve.key_file, "TLS: PEM file of the private key");
-  app->add_option("--api-key", serve.api_keys,
-                  "A key clients must send; may be given several times. Visible in the process list: prefer a file")
-      ->group(kGroup)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  AddRepeatable(
+      app, "--api-key", serve.api_keys,
+      "A key clients must send; give it again for each further one. Visible in the process list: prefer a file");
   Add(app, kGroup, "--api-key-file", serve.api_key_file,
       "Keys with tenants and weights: lines 'KEY [TENANT [WEIGHT]]' or YAML; KEY may be sha256:HEX");
   app->add_flag("--metrics-public", serve.has_public_metrics, "/metrics needs no key [default: off]")->group(kGroup);
@@ -290,7 +298,36 @@ std::string ExplainExtras(const std::vector<std::string>& arguments, const CLI::
   return "";
 }
 
-absl::Status Parse(Parser& parser, const std::vector<std::string>& arguments) {
+bool TakesValue(const CLI::App* app, const std::string& word) {
+  const CLI::Option* option = absl::StrContains(word, "=") ? nullptr : app->get_option_no_throw(word);
+  return option != nullptr && option->get_items_expected_max() > 0;
+}
+
+// vLLM's "serve MODEL --served-model-name a b" with the flag before each name. A word there is a name only when the
+// model was named before it; else it is the model.
+std::vector<std::string> SpreadNames(const std::vector<std::string>& arguments, const CLI::App* serve) {
+  if (arguments.empty() || arguments.front() != "serve") return arguments;
+  std::vector<std::string> spread;
+  bool has_model = false, is_after_names = false;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& word = arguments[i];
+    const bool is_flag = word.size() > 1 && word.front() == '-';
+    if (i > 0 && !is_flag) {
+      is_after_names = is_after_names && has_model;
+      has_model = true;
+      if (is_after_names) spread.push_back(kNamesFlag);
+    }
+    spread.push_back(word);
+    if (!is_flag) continue;
+    is_after_names = word == kNamesFlag || absl::StartsWith(word, absl::StrCat(kNamesFlag, "="));
+    has_model = has_model || word == "--model" || absl::StartsWith(word, "--model=");
+    if (TakesValue(serve, word) && i + 1 < arguments.size()) spread.push_back(arguments[++i]);
+  }
+  return spread;
+}
+
+absl::Status Parse(Parser& parser, const std::vector<std::string>& given) {
+  const std::vector<std::string> arguments = SpreadNames(given, parser.serve);
   std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());  // as the library wants them
   try {
     parser.app.parse(reversed);

@@ -103,6 +103,43 @@ TEST_CASE("CommandLine: serve takes vLLM's flags", "[cli]") {
   CHECK(CheckServeOptions(serve).ok());
 }
 
+TEST_CASE("CommandLine: a model after a key or a name stays the model", "[cli]") {
+  const auto key = ParseCommandLine({"serve", "--api-key", "k", "./model"});
+  REQUIRE(key.ok());
+  CHECK(key->serve.model == "./model");
+  CHECK(key->serve.api_keys == std::vector<std::string>{"k"});
+  const auto name = ParseCommandLine({"serve", "--served-model-name", "a", "./model", "--api-key=k", "--api-key", "l"});
+  REQUIRE(name.ok());
+  CHECK(name->serve.model == "./model");
+  CHECK(name->serve.served_model_names == std::vector<std::string>{"a"});
+  CHECK(name->serve.api_keys == std::vector<std::string>{"k", "l"});
+
+  const TempFile file("model: from/file\napi-key: [x, y]\n");
+  const auto config = ParseCommandLine({"serve", "--config", file.path(), "--api-key", "k", "./model"});
+  REQUIRE(config.ok());
+  CHECK(config->serve.model == "./model");
+  CHECK(config->serve.api_keys == std::vector<std::string>{"k"});
+  const auto both = ParseCommandLine({"serve", "--config", file.path()});
+  REQUIRE(both.ok());
+  CHECK(both->serve.api_keys == std::vector<std::string>{"x", "y"});
+  // Neither a second key nor a second model: refused, not guessed.
+  CHECK(ErrorOf({"serve", "./model", "--api-key", "k", "./other"}).find("./other") != std::string::npos);
+}
+
+TEST_CASE("CommandLine: several names may follow one flag once the model is known", "[cli]") {
+  for (const std::vector<std::string>& arguments :
+       {std::vector<std::string>{"serve", "./model", "--served-model-name", "a", "b", "--port", "1"},
+        {"serve", "--port", "1", "./model", "--served-model-name=a", "b"},
+        {"serve", "--no-enable-prefix-caching", "./model", "--served-model-name", "a", "--served-model-name", "b"},
+        {"serve", "--model", "./model", "--served-model-name", "a", "b"}}) {
+    const auto line = ParseCommandLine(arguments);
+    REQUIRE(line.ok());
+    CHECK(line->serve.model == "./model");
+    CHECK(line->serve.served_model_names == std::vector<std::string>{"a", "b"});
+  }
+  CHECK_FALSE(ErrorOf({"serve", "--served-model-name", "a", "./model", "b"}).empty());
+}
+
 TEST_CASE("CommandLine: faults say what was meant", "[cli]") {
   CHECK(ErrorOf({"serve", "m", "--max-num-seq", "7"}).find("did you mean 'max-num-seqs'") != std::string::npos);
   CHECK(ErrorOf({"serve", "m", "--dtype", "float8"}).find("float8") != std::string::npos);
