@@ -106,9 +106,8 @@ class ConnectionImpl : public Connection, public std::enable_shared_from_this<Co
 
   // One request and its response. False: the connection ends.
   asio::awaitable<bool> ServeOne() {
-    BodyCharge charge(shared_);
     HttpRequest request;
-    auto outcome = co_await ReadRequest(request, charge);
+    auto outcome = co_await ReadRequest(request);
     if (!outcome.is_request) {
       if (outcome.refuse_status == 0) co_return false;
       HttpResponse response = outcome.refusal ? *std::move(outcome.refusal)
@@ -143,7 +142,7 @@ class ConnectionImpl : public Connection, public std::enable_shared_from_this<Co
 
   // ---- reading -----------------------------------------------------------------------------------------------
 
-  asio::awaitable<ReadOutcome> ReadRequest(HttpRequest& request, BodyCharge& charge) {
+  asio::awaitable<ReadOutcome> ReadRequest(HttpRequest& request) {
     ReadOutcome outcome;
     is_idle_ = true;
     if (input_.empty()) SetDeadline(num_served_ > 0 ? shared_.limits.idle_timeout : shared_.limits.header_timeout);
@@ -170,22 +169,22 @@ class ConnectionImpl : public Connection, public std::enable_shared_from_this<Co
       co_return outcome;
     }
     SetDeadline(shared_.limits.body_timeout);
-    co_await ReadBody(parser, request, charge, outcome);
+    co_await ReadBody(parser, request, outcome);
     ++num_served_;
     co_return outcome;
   }
 
-  asio::awaitable<void> ReadBody(RequestParser& parser, HttpRequest& request, BodyCharge& charge,
-                                 ReadOutcome& outcome) {
+  asio::awaitable<void> ReadBody(RequestParser& parser, HttpRequest& request, ReadOutcome& outcome) {
     if (!parser.is_done() && absl::EqualsIgnoreCase(std::string(request.Header("expect")), "100-continue") &&
         input_.empty() && !(co_await WriteAll("HTTP/1.1 100 Continue\r\n\r\n"))) {
       co_return;
     }
+    auto charge = std::make_shared<BodyCharge>(shared_owner_);
     int64_t charged = 0;
     while (true) {
       // A body of announced length is reserved by the parser at once, one in chunks grows: charge either.
       const int64_t bytes = static_cast<int64_t>(parser.get().body().capacity());
-      if (bytes > charged && !charge.Add(bytes - std::exchange(charged, bytes))) {
+      if (bytes > charged && !charge->Add(bytes - std::exchange(charged, bytes))) {
         outcome = {.refuse_status = 503, .message = "too many request bodies are being received"};
         co_return;
       }
@@ -197,6 +196,7 @@ class ConnectionImpl : public Connection, public std::enable_shared_from_this<Co
       }
     }
     request.body = std::move(parser.get().body());
+    request.body_charge = std::move(charge);
     request.received = absl::Now();
     outcome.is_request = true;
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 // What travels between the HTTP transport and the API: a whole request, a whole response. Plain data, any thread.
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -24,6 +25,7 @@ struct HttpRequest {
   std::string body;
   std::string remote;  // "address:port"
   absl::Time received;
+  std::shared_ptr<const void> body_charge;  // the transport's account of the body; kept as long as the body is
 
   // The first header of that name (any case), or "".
   std::string_view Header(std::string_view name) const;

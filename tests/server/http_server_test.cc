@@ -11,7 +11,8 @@
 namespace millrace {
 namespace {
 
-// /echo answers with method, query and body; /hold keeps the writer; /stream begins a stream and keeps it.
+// /echo answers with method, query and body; /hold keeps the writer; /stream begins a stream and keeps it; /queue keeps
+// the request, too.
 class TestHandler : public HttpHandler {
  public:
   std::optional<HttpResponse> CheckHeaders(const HttpRequest& request) override {
@@ -35,6 +36,7 @@ class TestHandler : public HttpHandler {
       });
       absl::MutexLock lock(&mu);
       held.push_back(std::move(writer));
+      if (request.path == "/queue") queued = std::move(request);
     }
   }
   HttpResponse TransportError(int status, const std::string& message) override {
@@ -56,6 +58,7 @@ class TestHandler : public HttpHandler {
 
   absl::Mutex mu;
   std::vector<std::shared_ptr<ResponseWriter>> held ABSL_GUARDED_BY(mu);
+  std::optional<HttpRequest> queued ABSL_GUARDED_BY(mu);
   int num_closed ABSL_GUARDED_BY(mu) = 0;
 };
 
@@ -249,6 +252,32 @@ TEST_CASE("HttpServer: a reader that does not read is cut off", "[http]") {
   for (int i = 0; i < 100000 && is_open; ++i) is_open = writer->Write(frame);
   CHECK_FALSE(is_open);
   CHECK(writer->is_closed());
+}
+
+TEST_CASE("HttpServer: a body counts while its request waits, not while the answer streams", "[http]") {
+  HttpServerOptions options = Options();
+  options.limits.max_buffered_body_bytes = 1000;
+  Fixture f(options);
+  const auto post = [](const std::string& path) {
+    return "POST " + path + " HTTP/1.1\r\nHost: x\r\nContent-Length: 800\r\n\r\n" + std::string(800, 'x');
+  };
+  const auto echo = [&] {
+    RawClient client(f.server->port());
+    client.Send(post("/echo"));
+    return StatusOf(client.ReadResponse());
+  };
+  RawClient streaming(f.server->port()), queued(f.server->port());
+  streaming.Send(post("/stream"));
+  auto writer = f.handler.TakeHeld();
+  CHECK(echo() == 200);
+  queued.Send(post("/queue"));
+  auto late = f.handler.TakeHeld();
+  CHECK(echo() == 503);
+  {
+    absl::MutexLock lock(&f.handler.mu);
+    f.handler.queued.reset();
+  }
+  CHECK(echo() == 200);
 }
 
 TEST_CASE("HttpServer: a dropped writer answers 500, a dropped stream is cut", "[http]") {
