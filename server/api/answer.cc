@@ -46,6 +46,7 @@ void Answer::Begin(std::unique_ptr<Generation> generation, std::unique_ptr<Answe
     if (is_stream()) {
       StreamOptions options;
       options.keep_alive_interval = args_.keep_alive_interval;
+      options.num_choices = static_cast<int64_t>(num_open_);
       args_.writer->BeginStream(std::move(options));
     }
     for (TextDelta& delta : early_) Process(std::move(delta));

@@ -20,6 +20,7 @@ namespace millrace {
 struct StreamOptions {
   std::string content_type = "text/event-stream";
   std::vector<HttpHeader> headers;
+  int64_t num_choices = 1;                                 // answers that share it: a step writes a frame of each
   std::string keep_alive = ": keep-alive\n\n";             // written when nothing else was for that long
   absl::Duration keep_alive_interval = absl::Seconds(15);  // infinite: never
 };
@@ -57,8 +58,8 @@ struct HttpLimits {
   size_t max_body_bytes = 32 << 20;                    // beyond: 413
   int64_t max_buffered_body_bytes = int64_t{1} << 30;  // of all connections together; beyond: 503
   int max_connections = 10000;                         // beyond: 503 and closed
-  int max_queued_frames = 256;                         // Write()s not yet taken by the socket; beyond: a slow reader
-  size_t max_queued_bytes = 8 << 20;                   // likewise in bytes
+  int max_queued_frames = 256;                         // Write()s the socket has not taken, per choice of a stream
+  size_t max_queued_bytes = 8 << 20;                   // likewise in bytes, of the stream; beyond either: a slow reader
   absl::Duration header_timeout = absl::Seconds(10);   // first byte of a request to the end of its headers
   absl::Duration body_timeout = absl::Seconds(60);     // end of headers to the end of the body
   absl::Duration idle_timeout = absl::Seconds(75);     // between requests

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/http/response_channel.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace millrace {
@@ -24,6 +25,7 @@ void ResponseChannel::BeginStream(StreamOptions options) {
     absl::MutexLock lock(&mu_);
     if (is_answered_ || is_finished_) return;
     is_answered_ = is_stream_ = true;
+    max_frames_ *= std::max<int64_t>(1, options.num_choices);
     batch_.begin = std::move(options);
     if (!Signal()) return;
   }

@@ -27,7 +27,7 @@ class ResponseChannel {
  public:
   // `notify` wakes the io thread; called without a lock held, from any thread.
   ResponseChannel(const HttpLimits& limits, std::function<void()> notify)
-      : max_frames_(limits.max_queued_frames), max_bytes_(limits.max_queued_bytes), notify_(std::move(notify)) {}
+      : max_bytes_(limits.max_queued_bytes), notify_(std::move(notify)), max_frames_(limits.max_queued_frames) {}
 
   // Writer's side.
   void Send(HttpResponse response);
@@ -47,12 +47,12 @@ class ResponseChannel {
  private:
   bool Signal() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  const int max_frames_;
   const size_t max_bytes_;
   const std::function<void()> notify_;
   mutable absl::Mutex mu_;
+  int64_t max_frames_ ABSL_GUARDED_BY(mu_);  // constant once the stream has begun
   ChannelBatch batch_ ABSL_GUARDED_BY(mu_);
-  int num_frames_ ABSL_GUARDED_BY(mu_) = 0;
+  int64_t num_frames_ ABSL_GUARDED_BY(mu_) = 0;
   bool is_answered_ ABSL_GUARDED_BY(mu_) = false;  // Send or BeginStream happened
   bool is_stream_ ABSL_GUARDED_BY(mu_) = false;
   bool is_finished_ ABSL_GUARDED_BY(mu_) = false;  // the writer is done

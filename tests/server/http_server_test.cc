@@ -6,6 +6,7 @@
 
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "server/http/response_channel.h"
 #include "tests/server/raw_client.h"
 
 namespace millrace {
@@ -278,6 +279,28 @@ TEST_CASE("HttpServer: a body counts while its request waits, not while the answ
     f.handler.queued.reset();
   }
   CHECK(echo() == 200);
+}
+
+TEST_CASE("ResponseChannel: a stream of several choices may queue as many frames of each", "[http]") {
+  HttpLimits limits;
+  limits.max_queued_frames = 16;
+  limits.max_queued_bytes = 1000;
+  const auto num_frames = [&](int64_t num_choices, std::string_view frame) {
+    ResponseChannel channel(limits, [] {});
+    channel.BeginStream({.headers = {}, .num_choices = num_choices});
+    int count = 0;
+    while (channel.Write(frame)) ++count;
+    CHECK(channel.was_slow());
+    return count;
+  };
+  CHECK(num_frames(1, "x") == 16);
+  CHECK(num_frames(8, "x") == 128);
+  CHECK(num_frames(1000, "1234567890") == 100);
+  ResponseChannel channel(limits, [] {});
+  channel.BeginStream({});
+  CHECK(channel.Write("a"));
+  CHECK(channel.Write("b"));
+  CHECK(channel.Take().bytes == "ab");
 }
 
 TEST_CASE("HttpServer: a dropped writer answers 500, a dropped stream is cut", "[http]") {
