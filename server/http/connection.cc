@@ -136,6 +136,7 @@ class ConnectionImpl : public Connection, public std::enable_shared_from_this<Co
       channel->Complete();
     } else {
       channel->Close();
+      is_cut_ = true;
     }
     co_return is_ok&& keep_alive_;
   }
@@ -368,7 +369,9 @@ class ConnectionImpl : public Connection, public std::enable_shared_from_this<Co
   asio::awaitable<void> Finish() {
     SetDeadline(absl::Seconds(2));
     if constexpr (!std::is_same_v<Stream, tcp::socket>) {
-      if (!is_reading_) (void)co_await stream_.async_shutdown(kToken);
+      // A read may be pending: the stream lets one of the two wait for the other's bytes. An answer that was cut gets
+      // no goodbye, which could pass for its end.
+      if (!is_cut_) (void)co_await stream_.async_shutdown(kToken);
     }
     error_code ignored;
     Lowest(stream_).shutdown(tcp::socket::shutdown_send, ignored);
@@ -450,6 +453,7 @@ class ConnectionImpl : public Connection, public std::enable_shared_from_this<Co
   bool is_http10_ = false;
   bool is_head_ = false;
   bool must_drain_ = false;
+  bool is_cut_ = false;
 };
 
 }  // namespace
