@@ -18,6 +18,7 @@
 #include "server/api/api_handler.h"
 #include "server/api/server_state.h"
 #include "server/auth/api_keys.h"
+#include "server/config/descriptor_limit.h"
 #include "server/grpc/grpc_server.h"
 #include "server/http/http_server.h"
 #include "server/load_model.h"
@@ -184,9 +185,31 @@ class App {
   }
 
  private:
+  // How many connections HTTP may have, with the process's limit on open files raised for them.
+  absl::StatusOr<int> ReserveDescriptors() {
+    const int wanted = options_.http.limits.max_connections;
+    auto limit = RaiseDescriptorLimit(wanted);
+    if (!limit.ok()) return limit.status();
+    if (limit->after != limit->before) {
+      log_->Info("raised the limit on open files", {{"from", limit->before}, {"to", limit->after}});
+    }
+    const int fitting = FittingConnections(wanted, limit->after);
+    if (fitting == wanted) return wanted;
+    if (options_.is_max_connections_given) {
+      return absl::InvalidArgumentError(absl::StrCat("--max-connections ", wanted, ": the limit on open files is ",
+                                                     limit->after, " (ulimit -Hn), enough for ", fitting));
+    }
+    log_->Warning("fewer connections than usual: the limit on open files (ulimit -Hn) is low",
+                  {{"max_connections", int64_t{fitting}}, {"open_files", limit->after}});
+    return fitting;
+  }
+
   absl::Status OpenHttp() {
     HttpServerOptions http = options_.http;
     if (!options_.certificate_file.empty()) http.tls = TlsConfig{options_.certificate_file, options_.key_file};
+    auto connections = ReserveDescriptors();
+    if (!connections.ok()) return connections.status();
+    http.limits.max_connections = *connections;
     auto server = HttpServer::Start(http, *handler_);
     if (!server.ok()) return server.status();
     http_ = *std::move(server);

@@ -130,7 +130,8 @@ void AddDoorFlags(CLI::App* app, ServeOptions& serve) {
       ->check(CLI::Range(0.0, 86400.0));
   Add(app, kGroup, "--max-logprobs", serve.max_logprobs, "Most log-probabilities per token a client may ask for")
       ->check(CLI::Range(0, 1024));
-  Add(app, kGroup, "--max-connections", http.limits.max_connections, "Open HTTP connections; beyond: 503")
+  Add(app, kGroup, "--max-connections", http.limits.max_connections,
+      "Open HTTP connections; beyond: 503. The default is lowered to what the limit on open files allows")
       ->check(CLI::Range(1, 1 << 20));
   Add(app, kGroup, "--max-body-bytes", http.limits.max_body_bytes, "Largest request body; beyond: 413")
       ->transform(CLI::AsSizeValue(false));
@@ -155,7 +156,10 @@ void AddServe(Parser& parser) {
       ->group(kGroup);
   Add(app, kGroup, "--config", parser.config_path, "YAML file with these flags as keys; flags given here win");
   app->add_flag("--check-config", serve.checks_only, "Check flags and config, then stop")->group(kGroup);
-  app->callback([&parser] { parser.out.command = Command::kServe; });
+  app->callback([&parser, app] {
+    parser.out.command = Command::kServe;
+    parser.out.serve.is_max_connections_given = app->count("--max-connections") > 0;
+  });
 }
 
 void AddClientFlags(CLI::App* app, ClientOptions& client) {

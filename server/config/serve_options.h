@@ -18,6 +18,7 @@ struct ServeOptions {
   EngineOptions engine;
   HubOptions hub;
   HttpServerOptions http;
+  bool is_max_connections_given = false;   // else http.limits.max_connections is a wish
   std::string certificate_file, key_file;  // both or none
   int grpc_port = 0;                       // 0: no gRPC
   std::vector<std::string> api_keys;

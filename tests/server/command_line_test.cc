@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/cli/command_line.h"
 
+#include <sys/resource.h>
+
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstdio>
@@ -11,6 +13,7 @@
 #include "server/cli/load_trace.h"
 #include "server/cli/percentiles.h"
 #include "server/config/config_file.h"
+#include "server/config/descriptor_limit.h"
 
 namespace millrace {
 namespace {
@@ -138,6 +141,42 @@ TEST_CASE("CommandLine: several names may follow one flag once the model is know
     CHECK(line->serve.served_model_names == std::vector<std::string>{"a", "b"});
   }
   CHECK_FALSE(ErrorOf({"serve", "--served-model-name", "a", "./model", "b"}).empty());
+}
+
+TEST_CASE("CommandLine: a given number of connections is told from the default", "[cli]") {
+  CHECK_FALSE(ParseCommandLine({"serve", "m"})->serve.is_max_connections_given);
+  CHECK(ParseCommandLine({"serve", "m", "--max-connections", "7"})->serve.is_max_connections_given);
+  const TempFile file("max-connections: 9\n");
+  CHECK(ParseCommandLine({"serve", "m", "--config", file.path()})->serve.is_max_connections_given);
+}
+
+TEST_CASE("DescriptorLimit: the soft limit is raised as far as needed, connections fit below the hard one", "[cli]") {
+  rlimit original{};
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &original) == 0);
+  if (original.rlim_max < 400) {
+    WARN("[SKIPPED] the hard limit on open files is " << original.rlim_max);
+    return;
+  }
+  const rlimit low{.rlim_cur = 300, .rlim_max = original.rlim_max};
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &low) == 0);
+  const auto enough = RaiseDescriptorLimit(10);
+  const auto raised = RaiseDescriptorLimit(100);
+  rlimit now{};
+  getrlimit(RLIMIT_NOFILE, &now);
+  setrlimit(RLIMIT_NOFILE, &original);
+  REQUIRE(enough.ok());
+  CHECK(enough->after == 300);
+  REQUIRE(raised.ok());
+  CHECK(raised->before == 300);
+  CHECK(raised->after == 356);
+  CHECK(now.rlim_cur == 356);
+  CHECK(now.rlim_max == original.rlim_max);
+
+  CHECK(FittingConnections(100, 356) == 100);
+  CHECK(FittingConnections(1000, 600) == 344);
+  CHECK(FittingConnections(10000, 1024) == 768);
+  CHECK(FittingConnections(10000, 64) == 32);
+  CHECK(FittingConnections(5, 1 << 20) == 5);
 }
 
 TEST_CASE("CommandLine: faults say what was meant", "[cli]") {
