@@ -69,7 +69,7 @@ void AddModelFlags(CLI::App* app, ServeOptions& serve, bool is_required) {
   Add(app, kGroup, "--max-model-len", engine.max_model_tokens,
       "Longest prompt and answer together, in tokens; 0: the model's, as far as memory goes")
       ->check(CLI::NonNegativeNumber);
-  Add(app, kGroup, "--seed", engine.dummy_seed, "Of the random weights of --load-format dummy");
+  Add(app, kGroup, "--dummy-seed", engine.dummy_seed, "Of the random weights of --load-format dummy");
 }
 
 void AddCacheFlags(CLI::App* app, ServeOptions& serve) {

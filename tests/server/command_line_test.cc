@@ -75,7 +75,7 @@ TEST_CASE("CommandLine: serve takes vLLM's flags", "[cli]") {
                                       "5",
                                       "--shutdown-timeout",
                                       "3",
-                                      "--seed",
+                                      "--dummy-seed",
                                       "11",
                                       "--host",
                                       "127.0.0.1",
