@@ -16,6 +16,7 @@ int Complain(const absl::Status& status) {
 int Serve(CommandLine& line) {
   if (absl::Status status = CheckServeOptions(line.serve); !status.ok()) return Complain(status);
   if (line.serve.checks_only) {
+    if (absl::Status status = CheckServeFiles(line.serve); !status.ok()) return Complain(status);
     std::puts("the configuration is valid");
     return 0;
   }

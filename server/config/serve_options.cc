@@ -2,8 +2,11 @@
 #include "server/config/serve_options.h"
 
 #include <cstdlib>
+#include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include "engine/text/chat_template.h"
+#include "server/auth/api_keys.h"
 
 namespace millrace {
 namespace {
@@ -32,6 +35,21 @@ absl::Status CheckServeOptions(const ServeOptions& options) {
                                                    ") is less than --max-num-seqs (", scheduler.max_sequences, ")"));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckServeFiles(const ServeOptions& options) {
+  ApiKeys keys;
+  if (!options.api_key_file.empty()) {
+    if (absl::Status status = keys.AddFile(options.api_key_file); !status.ok()) return status;
+  }
+  if (!options.certificate_file.empty()) {
+    absl::Status status = CheckTls({options.certificate_file, options.key_file});
+    if (!status.ok()) return status;
+  }
+  if (options.engine.chat_template.empty()) return absl::OkStatus();
+  // Its own tokens and other files are only here if the model is.
+  const std::string model = std::filesystem::exists(options.model) ? options.model : "/nonexistent";
+  return LoadChatTemplate(model, options.engine.chat_template).status();
 }
 
 void ApplyEnvironment(HubOptions& hub) {

@@ -38,6 +38,9 @@ struct ServeOptions {
 
 // What the flags alone cannot say: both halves of TLS, names that are not empty, ...
 absl::Status CheckServeOptions(const ServeOptions& options);
+// Reads the small files that serving would read: keys, certificate and private key, chat template. The status says what
+// is wrong with which of them.
+absl::Status CheckServeFiles(const ServeOptions& options);
 
 // The environment, read here and nowhere else: HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE,
 // REQUESTS_CA_BUNDLE, SSL_CERT_FILE. What is already set stays.

@@ -32,6 +32,19 @@ struct IoThread {
   std::thread thread;
 };
 
+absl::StatusOr<std::shared_ptr<asio::ssl::context>> LoadTls(const TlsConfig& tls) {
+  auto context = std::make_shared<asio::ssl::context>(asio::ssl::context::tls_server);
+  error_code error;
+  context->set_options(asio::ssl::context::default_workarounds | asio::ssl::context::no_tlsv1 |
+                           asio::ssl::context::no_tlsv1_1 | asio::ssl::context::single_dh_use,
+                       error);
+  context->use_certificate_chain_file(tls.certificate_file, error);
+  if (error) return absl::InvalidArgumentError(absl::StrCat(tls.certificate_file, ": ", error.message()));
+  context->use_private_key_file(tls.key_file, asio::ssl::context::pem, error);
+  if (error) return absl::InvalidArgumentError(absl::StrCat(tls.key_file, ": ", error.message()));
+  return context;
+}
+
 class HttpServerImpl : public HttpServer {
  public:
   HttpServerImpl(const HttpServerOptions& options, HttpHandler& handler)
@@ -54,7 +67,9 @@ class HttpServerImpl : public HttpServer {
 
   absl::Status Listen() {
     if (options_.tls) {
-      if (absl::Status status = LoadTls(*options_.tls); !status.ok()) return status;
+      auto context = LoadTls(*options_.tls);
+      if (!context.ok()) return context.status();
+      shared_->tls = *std::move(context);
     }
     for (int i = 0; i < std::max(1, options_.num_io_threads); ++i) {
       io_threads_.push_back(std::make_unique<IoThread>());
@@ -94,20 +109,6 @@ class HttpServerImpl : public HttpServer {
   }
 
  private:
-  absl::Status LoadTls(const TlsConfig& tls) {
-    auto context = std::make_shared<asio::ssl::context>(asio::ssl::context::tls_server);
-    error_code error;
-    context->set_options(asio::ssl::context::default_workarounds | asio::ssl::context::no_tlsv1 |
-                             asio::ssl::context::no_tlsv1_1 | asio::ssl::context::single_dh_use,
-                         error);
-    context->use_certificate_chain_file(tls.certificate_file, error);
-    if (error) return absl::InvalidArgumentError(absl::StrCat(tls.certificate_file, ": ", error.message()));
-    context->use_private_key_file(tls.key_file, asio::ssl::context::pem, error);
-    if (error) return absl::InvalidArgumentError(absl::StrCat(tls.key_file, ": ", error.message()));
-    shared_->tls = std::move(context);
-    return absl::OkStatus();
-  }
-
   absl::Status Bind() {
     asio::io_context& io = *io_threads_.front()->io;
     error_code error;
@@ -188,6 +189,8 @@ class HttpServerImpl : public HttpServer {
 };
 
 }  // namespace
+
+absl::Status CheckTls(const TlsConfig& tls) { return LoadTls(tls).status(); }
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const HttpServerOptions& options, HttpHandler& handler) {
   auto server = std::make_unique<HttpServerImpl>(options, handler);

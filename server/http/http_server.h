@@ -71,6 +71,9 @@ struct TlsConfig {
   std::string key_file;          // PEM
 };
 
+// Whether certificate and key can be read and belong together. InvalidArgument names the file.
+absl::Status CheckTls(const TlsConfig& tls);
+
 struct HttpServerOptions {
   std::string host = "0.0.0.0";
   int port = 8000;  // 0: the system chooses

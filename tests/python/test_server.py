@@ -218,6 +218,8 @@ def test_inspect_config_and_faults(tmp_path):
     config = tmp_path / "serve.yaml"
     config.write_text(f"model: {MODEL}\nmax-num-seqs: 4\n")
     assert "valid" in millrace("serve", "--config", str(config), "--check-config")
+    config.write_text(f"model: {MODEL}\napi-key-file: {tmp_path}/no-keys\n")
+    assert "no-keys" in millrace("serve", "--config", str(config), "--check-config", code=2)
     config.write_text("model: x\nmax-num-seq: 4\n")
     assert f"{config}:2: unknown key 'max-num-seq'" in millrace("serve", "--config", str(config), code=2)
     assert "nowhere" in millrace("serve", "nowhere-at-all", "--port", "0", code=1)

@@ -6,6 +6,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 
 #include "server/cli/http_client.h"
@@ -14,6 +15,7 @@
 #include "server/cli/percentiles.h"
 #include "server/config/config_file.h"
 #include "server/config/descriptor_limit.h"
+#include "tests/server/test_certificate.h"
 
 namespace millrace {
 namespace {
@@ -177,6 +179,35 @@ TEST_CASE("DescriptorLimit: the soft limit is raised as far as needed, connectio
   CHECK(FittingConnections(10000, 1024) == 768);
   CHECK(FittingConnections(10000, 64) == 32);
   CHECK(FittingConnections(5, 1 << 20) == 5);
+}
+
+TEST_CASE("CommandLine: the files that serving reads are checked", "[cli]") {
+  const auto fault = [](const ServeOptions& options) { return std::string(CheckServeFiles(options).message()); };
+  CHECK(CheckServeFiles({.model = "m"}).ok());
+  const TempFile keys("alpha acme 2\n"), bad_keys("alpha acme heavy\n");
+  CHECK(CheckServeFiles({.model = "m", .api_key_file = keys.path()}).ok());
+  CHECK(fault({.model = "m", .api_key_file = bad_keys.path()}).find(bad_keys.path()) != std::string::npos);
+  CHECK(fault({.model = "m", .api_key_file = "/nonexistent"}).find("/nonexistent") != std::string::npos);
+
+  const auto folder = std::filesystem::temp_directory_path() / ("millrace_cli_" + std::to_string(getpid()));
+  const TestCertificate one(folder / "one"), two(folder / "two");
+  const auto tls = [](const std::string& certificate, const std::string& key) {
+    return ServeOptions{.model = "m", .certificate_file = certificate, .key_file = key};
+  };
+  CHECK(CheckServeFiles(tls(one.certificate_file, one.key_file)).ok());
+  CHECK(fault(tls(one.certificate_file, two.key_file)).find(two.key_file) != std::string::npos);
+  CHECK(fault(tls(one.key_file, one.key_file)).find(one.key_file) != std::string::npos);
+  CHECK(fault(tls("/nonexistent", one.key_file)).find("/nonexistent") != std::string::npos);
+  std::filesystem::remove_all(folder);
+
+  const TempFile chat("{{ messages[0].content }}"), broken("{% if %}");
+  ServeOptions options{.model = "m"};
+  options.engine.chat_template = chat.path();
+  CHECK(CheckServeFiles(options).ok());
+  options.engine.chat_template = broken.path();
+  CHECK_FALSE(CheckServeFiles(options).ok());
+  options.engine.chat_template = "/nonexistent.jinja";
+  CHECK(fault(options).find("/nonexistent.jinja") != std::string::npos);
 }
 
 TEST_CASE("CommandLine: faults say what was meant", "[cli]") {
