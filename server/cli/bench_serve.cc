@@ -263,18 +263,18 @@ std::string Json(const Summary& summary, const LoadGenerator& load) {
       PercentilesJson(summary.plot.total_seconds));
 }
 
+}  // namespace
+
 absl::StatusOr<std::vector<Arrival>> MakeArrivals(const BenchServeOptions& options) {
   if (options.trace.empty()) {
-    return PoissonArrivals(options.num_prompts, options.request_rate, options.input_tokens, options.output_tokens,
-                           options.seed);
+    return PoissonArrivals(options.num_prompts > 0 ? options.num_prompts : kDefaultLoadRequests, options.request_rate,
+                           options.input_tokens, options.output_tokens, options.seed);
   }
   std::ifstream file(options.trace, std::ios::binary);
   if (!file) return absl::NotFoundError("cannot read the trace " + options.trace);
   const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
   return ParseTrace(text, options.num_prompts, options.trace_speed);
 }
-
-}  // namespace
 
 int RunBenchServe(const BenchServeOptions& given) {
   BenchServeOptions options = given;

@@ -34,7 +34,7 @@ struct Parser {
 };
 
 template <typename T>
-CLI::Option* Add(CLI::App* app, const char* group, const char* names, T& value, const char* help) {
+CLI::Option* Add(CLI::App* app, const char* group, const char* names, T& value, const std::string& help) {
   return app->add_option(names, value, help)
       ->group(group)
       ->capture_default_str()
@@ -227,7 +227,9 @@ void AddBench(Parser& parser) {
   Add(load, kGroup, "--api-key", serve.api_key, "The key it wants");
   Add(load, kGroup, "--model", serve.model, "Name to ask for (default: its first)");
   Add(load, kGroup, "--endpoint", serve.endpoint, "What to call")->check(CLI::IsMember({"completions", "chat"}));
-  Add(load, kGroup, "--num-prompts", serve.num_prompts, "Requests in all")->check(CLI::Range(1, 1 << 24));
+  Add(load, kGroup, "--num-prompts", serve.num_prompts,
+      "Most requests; 0: all of a --trace, else " + std::to_string(kDefaultLoadRequests))
+      ->check(CLI::Range(0, 1 << 24));
   Add(load, kGroup, "--request-rate", serve.request_rate, "Poisson arrivals per second; inf: all at once")
       ->check(CLI::PositiveNumber);
   Add(load, kGroup, "--trace", serve.trace,

@@ -63,7 +63,9 @@ absl::StatusOr<std::vector<Arrival>> ParseTrace(std::string_view csv, int32_t nu
   }
   if (arrivals.empty()) return absl::InvalidArgumentError("the trace has no requests");
   std::sort(arrivals.begin(), arrivals.end(), [](const Arrival& a, const Arrival& b) { return a.seconds < b.seconds; });
-  if (arrivals.size() > static_cast<size_t>(num_requests)) arrivals.resize(static_cast<size_t>(num_requests));
+  if (num_requests > 0 && arrivals.size() > static_cast<size_t>(num_requests)) {
+    arrivals.resize(static_cast<size_t>(num_requests));
+  }
   const double first = arrivals.front().seconds;
   for (Arrival& arrival : arrivals) arrival.seconds = (arrival.seconds - first) / speed;
   return arrivals;

@@ -281,6 +281,13 @@ TEST_CASE("Bench: arrivals, traces and percentiles", "[cli]") {
   CHECK((*trace)[1].seconds == Approx(0.5));
   CHECK((*trace)[0].input_tokens == 4808);
   CHECK(ParseTrace("1.5,2,3\n2.5,4,5\n", 1, 1)->size() == 1);
+  CHECK(ParseTrace("1.5,2,3\n2.5,4,5\n", 0, 1)->size() == 2);
+  std::string lines;
+  for (int i = 0; i < 150; ++i) lines += std::to_string(i) + ",2,3\n";
+  const TempFile recorded(lines);
+  CHECK(MakeArrivals({.trace = recorded.path()})->size() == 150);
+  CHECK(MakeArrivals({.num_prompts = 20, .trace = recorded.path()})->size() == 20);
+  CHECK(MakeArrivals({})->size() == 100);
   CHECK_FALSE(ParseTrace("1,2,3\nx,y,z\n", 10, 1).ok());
   CHECK_FALSE(ParseTrace("", 10, 1).ok());
   CHECK(Percentile({4, 1, 3, 2}, 0.5) == 2.5);
