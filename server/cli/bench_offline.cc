@@ -2,16 +2,18 @@
 #include "server/cli/bench_offline.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <random>
 
 #include "absl/strings/str_format.h"
-#include "absl/synchronization/blocking_counter.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "engine/load/model_info.h"
 #include "server/cli/percentiles.h"
+#include "server/cli/progress.h"
 #include "server/load_model.h"
 
 namespace millrace {
@@ -29,10 +31,13 @@ struct BatchResult {
   std::vector<double> first_token_seconds;  // per request
 };
 
+constexpr absl::Duration kShowInterval = absl::Milliseconds(200);
+
 // Per request: when its first token came, and how many there were. Written by the engine's thread.
 struct Progress {
   absl::Time first_token = absl::InfinitePast();
   int32_t num_tokens = 0;
+  absl::Notification is_over;
 };
 
 std::vector<int32_t> RandomPrompt(const ModelInfo& model, int32_t num_tokens, std::mt19937_64& random) {
@@ -42,12 +47,13 @@ std::vector<int32_t> RandomPrompt(const ModelInfo& model, int32_t num_tokens, st
   return tokens;
 }
 
-// All requests at once, each to its full length; returns when the last one has ended.
-absl::StatusOr<BatchResult> RunBatch(Engine& engine, const BenchOfflineOptions& options, std::mt19937_64& random) {
+// All requests at once, each to its full length; returns when the last one has ended. A terminal sees how far it is.
+absl::StatusOr<BatchResult> RunBatch(Engine& engine, const BenchOfflineOptions& options, std::mt19937_64& random,
+                                     const std::string& stage) {
   const auto num_requests = static_cast<size_t>(options.num_prompts);
   std::vector<Progress> progress(num_requests);
+  std::atomic<int64_t> num_generated{0};
   std::vector<RequestHandle> handles;
-  absl::BlockingCounter running(options.num_prompts);
   const absl::Time begin = absl::Now();
   for (size_t i = 0; i < num_requests; ++i) {
     Request request;
@@ -55,19 +61,24 @@ absl::StatusOr<BatchResult> RunBatch(Engine& engine, const BenchOfflineOptions& 
     request.sampling.temperature = 0;
     request.max_new_tokens = options.output_tokens;
     request.ignore_eos = true;
-    auto handle = engine.Submit(std::move(request), [&running, mine = &progress[i]](TokenEvent&& event) {
+    auto handle = engine.Submit(std::move(request), [&num_generated, mine = &progress[i]](TokenEvent&& event) {
       if (mine->num_tokens == 0 && !event.tokens.empty()) mine->first_token = absl::Now();
       mine->num_tokens += static_cast<int32_t>(event.tokens.size());
-      if (event.finish != FinishReason::kNone) running.DecrementCount();
+      num_generated += static_cast<int64_t>(event.tokens.size());
+      if (event.finish != FinishReason::kNone) mine->is_over.Notify();
     });
-    if (!handle.ok()) {
-      handles.clear();
-      for (size_t left = i; left < num_requests; ++left) running.DecrementCount();
-      return handle.status();
-    }
+    if (!handle.ok()) return handle.status();
     handles.push_back(*std::move(handle));
   }
-  running.Wait();
+  ProgressBar bar(nullptr);
+  bar.Show(stage, 0);
+  const double num_expected = static_cast<double>(options.num_prompts) * options.output_tokens;
+  for (const Progress& request : progress) {
+    while (!request.is_over.WaitForNotificationWithTimeout(kShowInterval)) {
+      bar.Show(stage, static_cast<double>(num_generated) / num_expected);
+    }
+  }
+  bar.Clear();
   BatchResult result{.seconds = absl::ToDoubleSeconds(absl::Now() - begin)};
   for (const Progress& request : progress) {
     result.num_prompt_tokens += options.input_tokens;
@@ -102,8 +113,8 @@ int RunBenchThroughput(const ServeOptions& serve, const BenchOfflineOptions& opt
   BenchOfflineOptions warm_up = options;
   warm_up.num_prompts = 1;
   warm_up.output_tokens = std::min(4, options.output_tokens);
-  if (auto warmed = RunBatch(**engine, warm_up, random); !warmed.ok()) return Complain(warmed.status());
-  const auto result = RunBatch(**engine, options, random);
+  if (auto warmed = RunBatch(**engine, warm_up, random, "warming up"); !warmed.ok()) return Complain(warmed.status());
+  const auto result = RunBatch(**engine, options, random, "generating");
   if (!result.ok()) return Complain(result.status());
   const double requests = options.num_prompts / result->seconds;
   const double output = static_cast<double>(result->num_output_tokens) / result->seconds;
@@ -126,7 +137,8 @@ int RunBenchLatency(const ServeOptions& serve, const BenchOfflineOptions& option
   std::mt19937_64 random(options.seed);
   std::vector<double> totals, firsts, per_token;
   for (int run = -1; run < options.num_runs; ++run) {
-    const auto result = RunBatch(**engine, options, random);
+    const std::string stage = run < 0 ? "warming up" : absl::StrFormat("run %d of %d", run + 1, options.num_runs);
+    const auto result = RunBatch(**engine, options, random, stage);
     if (!result.ok()) return Complain(result.status());
     if (run < 0) continue;  // the first warms caches up
     const double first = *std::max_element(result->first_token_seconds.begin(), result->first_token_seconds.end());

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import pathlib
+import pty
 import signal
 import ssl
 import subprocess
@@ -197,6 +198,24 @@ def test_chat_and_benches_in_process(tmp_path):
     assert "output tokens/s" in text and json.loads(out.read_text())["requests"] == 4
     assert "per token" in millrace("bench", "latency", str(MODEL), "--input-len", "8", "--output-len", "4",
                                    "--num-iters", "2")
+
+
+def test_benches_show_progress_on_a_terminal():
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([BINARY, "bench", "latency", str(MODEL), "--input-len", "8", "--output-len", "4",
+                           "--num-iters", "1"], stdout=subprocess.DEVNULL, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(ours, 4096)
+            except OSError:  # the other end is closed
+                break
+            if not piece:
+                break
+            shown += piece
+    os.close(ours)
+    assert process.returncode == 0 and b"run 1 of 1" in shown
 
 
 def test_bench_serve_prints_and_plots(server, tmp_path):
