@@ -131,10 +131,7 @@ void Answer::FinishStream() {
 Usage Answer::CountUsage() const {
   Usage usage{.num_prompt_tokens = num_prompt_tokens_};
   for (const CollectedChoice& choice : choices_) usage.num_completion_tokens += choice.num_tokens;
-  // Each prompt counts once, however many choices share it.
-  for (size_t i = 0; i < cached_tokens_.size(); i += static_cast<size_t>(num_choices_per_prompt_)) {
-    usage.num_cached_tokens += cached_tokens_[i];
-  }
+  for (const int32_t num_cached_tokens : cached_tokens_) usage.num_cached_tokens += num_cached_tokens;
   return usage;
 }
 

@@ -263,11 +263,12 @@ absl::StatusOr<std::unique_ptr<Generation>> GeneratorImpl::Start(Job job) {
   if (!matcher.ok()) return WithErrorParam(matcher.status(), "stop");
   std::vector<Request> requests;
   const int32_t num_each = std::max({1, job.params.num_choices, job.params.best_of});
-  int32_t num_prompt_tokens = 0, max_new_tokens = 0;
+  std::vector<int32_t> num_prompt_tokens;
+  int32_t max_new_tokens = 0;
   for (const std::vector<int32_t>& prompt : job.prompts) {
     auto request = MakeRequest(job, prompt);
     if (!request.ok()) return request.status();
-    num_prompt_tokens += static_cast<int32_t>(prompt.size());
+    num_prompt_tokens.push_back(static_cast<int32_t>(prompt.size()));
     max_new_tokens = std::max(max_new_tokens, request->max_new_tokens);
     const uint64_t seed = request->sampling.seed;
     for (int32_t i = 0; i < num_each; ++i) {
@@ -282,8 +283,8 @@ absl::StatusOr<std::unique_ptr<Generation>> GeneratorImpl::Start(Job job) {
                                                             .observer = observer_,
                                                             .caller = job.caller,
                                                             .params = job.params,
-                                                            .num_choices = static_cast<int32_t>(requests.size()),
-                                                            .num_prompt_tokens = num_prompt_tokens,
+                                                            .num_prompt_tokens = std::move(num_prompt_tokens),
+                                                            .num_choices_per_prompt = num_each,
                                                             .max_new_tokens = max_new_tokens,
                                                             .hides_output = job.params.max_tokens == 0,
                                                             .text_start = job.text_start,

@@ -37,7 +37,7 @@ struct TextDelta {
   std::vector<TokenText> logprobs;         // one per token, when asked for
   std::vector<TokenText> prompt_logprobs;  // from the prompt's second token on, when asked for
   std::vector<float> embedding;            // kEmbed, with the finish
-  int32_t num_cached_tokens = 0;           // of the prompt, known from the first delta on
+  int32_t num_cached_tokens = 0;           // of the prompt, from the first delta on; 0 but for its first choice
   FinishReason finish = FinishReason::kNone;
   StopReason stop_reason;
 };
@@ -49,7 +49,7 @@ using DeltaSink = std::function<bool(TextDelta&&)>;
 struct RequestRecord {
   Caller caller;
   int32_t num_choices = 0;
-  int32_t num_prompt_tokens = 0;  // each prompt counted once per choice's prompt
+  int32_t num_prompt_tokens = 0;  // each prompt once, however many choices share it; so the next
   int32_t num_cached_tokens = 0;
   int32_t num_generated_tokens = 0;
   int32_t max_new_tokens = 0;

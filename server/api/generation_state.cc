@@ -14,18 +14,20 @@ GenerationState::GenerationState(GenerationStateArgs args)
       tokenizer_(args.engine.tokenizer()),
       observer_(args.observer),
       params_(std::move(args.params)),
+      num_prompt_tokens_(std::move(args.num_prompt_tokens)),
+      num_choices_per_prompt_(args.num_choices_per_prompt),
       hides_output_(args.hides_output),
       sink_(std::move(args.sink)),
-      choices_(static_cast<size_t>(args.num_choices)),
-      num_open_(args.num_choices) {
+      choices_(num_prompt_tokens_.size() * static_cast<size_t>(num_choices_per_prompt_)),
+      num_open_(static_cast<int32_t>(choices_.size())) {
   for (Choice& choice : choices_) {
     const SkipSpecial skip = params_.skips_special_tokens ? SkipSpecial::kYes : SkipSpecial::kNo;
     choice.detokenizer.emplace(tokenizer_, skip, args.text_start);
     choice.matcher.emplace(args.matcher);
   }
   record_.caller = std::move(args.caller);
-  record_.num_choices = args.num_choices;
-  record_.num_prompt_tokens = args.num_prompt_tokens;
+  record_.num_choices = num_open_;
+  for (const int32_t num_tokens : num_prompt_tokens_) record_.num_prompt_tokens += num_tokens;
   record_.max_new_tokens = args.max_new_tokens;
   record_.submitted = absl::Now();
   record_.scheduled = record_.first_token = record_.last_token = record_.finished = absl::InfinitePast();
@@ -60,8 +62,10 @@ bool GenerationState::has_listener() {
 void GenerationState::OnEvent(int32_t index, TokenEvent&& event, absl::Time when) {
   Choice& choice = choices_[static_cast<size_t>(index)];
   if (choice.is_over || !has_listener()) return;
-  NoteTimes(choice, event, when);
-  TextDelta delta{.choice = index, .num_cached_tokens = event.num_cached_tokens, .finish = event.finish};
+  NoteTimes(index, event, when);
+  TextDelta delta{.choice = index,
+                  .num_cached_tokens = counts_prompt(index) ? event.num_cached_tokens : 0,
+                  .finish = event.finish};
   for (const TokenResult& result : event.prompt_logprobs) delta.prompt_logprobs.push_back(Describe(result));
   delta.embedding = std::move(event.embedding);
   if (hides_output_) {
@@ -87,12 +91,13 @@ void GenerationState::OnCancelled(absl::Time when) {
   }
 }
 
-void GenerationState::NoteTimes(Choice& choice, const TokenEvent& event, absl::Time when) {
+void GenerationState::NoteTimes(int32_t index, const TokenEvent& event, absl::Time when) {
+  Choice& choice = choices_[static_cast<size_t>(index)];
   if (event.is_first) {
     // An engine that does not say when the first step began is taken at its first sign of life.
     const absl::Time scheduled = event.admitted == absl::InfinitePast() ? when : event.admitted;
     if (record_.scheduled == absl::InfinitePast()) record_.scheduled = scheduled;
-    record_.num_cached_tokens += event.num_cached_tokens;
+    if (counts_prompt(index)) record_.num_cached_tokens += event.num_cached_tokens;
   }
   if (event.tokens.empty()) return;
   const bool is_first_of_all = record_.first_token == absl::InfinitePast();

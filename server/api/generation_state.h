@@ -22,8 +22,8 @@ struct GenerationStateArgs {
   RequestObserver* observer = nullptr;
   Caller caller;
   GenerationParams params;
-  int32_t num_choices = 0;  // of all prompts together
-  int32_t num_prompt_tokens = 0;
+  std::vector<int32_t> num_prompt_tokens;  // by prompt
+  int32_t num_choices_per_prompt = 1;
   int32_t max_new_tokens = 0;
   bool hides_output = false;  // max_tokens 0: only the prompt's log-probabilities were asked for
   StreamStart text_start = StreamStart::kText;
@@ -55,7 +55,9 @@ class GenerationState : public EventReceiver {
     bool is_over = false;
   };
 
-  void NoteTimes(Choice& choice, const TokenEvent& event, absl::Time when);
+  // A prompt counts once, with the first of its choices: the others share its pages.
+  bool counts_prompt(int32_t choice) const { return choice % num_choices_per_prompt_ == 0; }
+  void NoteTimes(int32_t index, const TokenEvent& event, absl::Time when);
   void AppendText(Choice& choice, const TokenEvent& event, TextDelta& delta);
   void FinishText(Choice& choice, TextDelta& delta);
   bool PushText(Choice& choice, std::string_view text, TextDelta& delta);
@@ -68,6 +70,8 @@ class GenerationState : public EventReceiver {
   const Tokenizer& tokenizer_;
   RequestObserver* const observer_;
   const GenerationParams params_;
+  const std::vector<int32_t> num_prompt_tokens_;  // by prompt
+  const int32_t num_choices_per_prompt_;
   const bool hides_output_;
   const DeltaSink sink_;
 

@@ -130,6 +130,23 @@ TEST_CASE("Chat: n answers draw with seeds that follow each other", "[api]") {
   CHECK(submitted[0].sampling.temperature == 0.5f);
 }
 
+TEST_CASE("A prompt that several choices share counts once, and so do its cached tokens", "[api]") {
+  ApiFixture f({.num_cached_tokens = 3});
+  const auto usage_of = [&](const json& body) { return f.Post("/v1/completions", body).json["usage"]; };
+  const json one = usage_of({{"prompt", "abcd"}, {"n", 4}});
+  CHECK(one["prompt_tokens"] == 4);
+  CHECK(one["prompt_tokens_details"]["cached_tokens"] == 3);
+  const json two = usage_of({{"prompt", {"abcd", "efghi"}}, {"n", 2}});
+  CHECK(two["prompt_tokens"] == 9);
+  CHECK(two["prompt_tokens_details"]["cached_tokens"] == 6);
+  const std::string page = f.Get("/metrics").body;
+  const std::string labels = "{engine=\"0\",model_name=\"fake\"";
+  CHECK(page.find("vllm:prompt_tokens_total" + labels + "} 13\n") != std::string::npos);
+  CHECK(page.find("vllm:prompt_tokens_cached_total" + labels + "} 9\n") != std::string::npos);
+  CHECK(page.find(labels + ",source=\"local_compute\"} 4\n") != std::string::npos);
+  CHECK(page.find(labels + ",source=\"local_cache_hit\"} 9\n") != std::string::npos);
+}
+
 TEST_CASE("Chat: every sampling field reaches the engine", "[api]") {
   ApiFixture f;
   f.Post("/v1/chat/completions", ChatBody({{"temperature", 0.25},

@@ -57,6 +57,17 @@ TEST_CASE("Grpc: Generate streams text, a finish reason and the usage", "[grpc]"
   CHECK(fixture.engine.WaitIdle());
 }
 
+TEST_CASE("Grpc: cached tokens of a shared prompt are counted once", "[grpc]") {
+  GrpcFixture fixture;
+  v1::GenerateRequest request = MakeRequest(std::string(100, 'x'), 2);
+  CHECK(Generate(fixture, request).status.ok());
+  request.mutable_sampling()->set_n(4);
+  const Collected collected = Generate(fixture, request);
+  CHECK(collected.usage.prompt_tokens() == 100);
+  CHECK(collected.usage.cached_tokens() > 0);
+  CHECK(collected.usage.cached_tokens() <= 100);
+}
+
 TEST_CASE("Grpc: choices, stop strings, token prompts and log-probabilities", "[grpc]") {
   GrpcFixture fixture;
   v1::GenerateRequest request;
