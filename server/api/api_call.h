@@ -19,7 +19,8 @@ struct ApiHandler::Call {
 };
 
 struct ApiHandler::Route {
-  enum class Place : uint8_t { kIo, kWorker };
+  // kAside: a thread of its own, for what must answer while every worker is busy with long prompts.
+  enum class Place : uint8_t { kIo, kWorker, kAside };
   enum class Access : uint8_t { kProbe, kMetrics, kKey };
 
   const char* path;  // ends with '/' when an argument follows

@@ -39,7 +39,8 @@ HttpResponse UnknownRoute(const HttpRequest& request) {
 ApiHandler::ApiHandler(ApiParts parts, ApiOptions options)
     : parts_(std::move(parts)),
       options_(std::move(options)),
-      workers_(std::max(1, options_.num_workers), options_.max_queued_work) {}
+      workers_(std::max(1, options_.num_workers), options_.max_queued_work),
+      aside_(/*num_threads=*/1, /*max_queued=*/64) {}
 
 ApiHandler::~ApiHandler() = default;
 
@@ -51,7 +52,7 @@ const ApiHandler::Route* ApiHandler::FindRoute(const std::string& path) {
       {"/readyz", "GET", &ApiHandler::Ready, Place::kIo, Access::kProbe},
       {"/health", "GET", &ApiHandler::Ready, Place::kIo, Access::kProbe},
       {"/ping", "GET", &ApiHandler::Ready, Place::kIo, Access::kProbe},
-      {"/metrics", "GET", &ApiHandler::MetricsPage, Place::kWorker, Access::kMetrics},
+      {"/metrics", "GET", &ApiHandler::MetricsPage, Place::kAside, Access::kMetrics},
       {"/version", "GET", &ApiHandler::Version, Place::kIo, Access::kKey},
       {"/openapi.json", "GET", &ApiHandler::OpenApi, Place::kIo, Access::kKey},
       {"/v1/models", "GET", &ApiHandler::Models, Place::kIo, Access::kKey},
@@ -107,7 +108,8 @@ void ApiHandler::Handle(HttpRequest request, std::shared_ptr<ResponseWriter> wri
   call->argument = request.path.substr(std::min(request.path.size(), std::string_view(route->path).size()));
   call->request = std::move(request);
   if (route->place == Route::Place::kIo) return (this->*route->endpoint)(*call);
-  const bool is_taken = workers_.Post([this, route, call] {
+  WorkerPool& pool = route->place == Route::Place::kAside ? aside_ : workers_;
+  const bool is_taken = pool.Post([this, route, call] {
     if (!call->writer->is_closed()) (this->*route->endpoint)(*call);
   });
   if (!is_taken) {

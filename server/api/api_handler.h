@@ -72,6 +72,7 @@ class ApiHandler : public HttpHandler {
   const ApiParts parts_;
   const ApiOptions options_;
   WorkerPool workers_;
+  WorkerPool aside_;
 };
 
 // The OpenAPI 3.1 description of all routes.

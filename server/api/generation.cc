@@ -24,6 +24,14 @@ uint64_t RandomSeed() {
   return seed;
 }
 
+// No text can become fewer tokens than its bytes divided by this, but for what a normaliser takes away.
+size_t LongestTokenBytes(const Tokenizer& tokenizer) {
+  size_t num_bytes = 1;
+  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id)
+    num_bytes = std::max(num_bytes, tokenizer.TokenBytes(id).size());
+  return num_bytes;
+}
+
 class GenerationImpl : public Generation {
  public:
   GenerationImpl(std::shared_ptr<GenerationState> state, std::shared_ptr<DeliveryThread> thread, uint64_t key,
@@ -56,7 +64,11 @@ class GenerationImpl : public Generation {
 class GeneratorImpl : public Generator {
  public:
   GeneratorImpl(Engine& engine, RequestObserver* observer, const Options& options)
-      : engine_(engine), observer_(observer), options_(options) {
+      : engine_(engine),
+        observer_(observer),
+        options_(options),
+        max_text_bytes_(static_cast<size_t>(engine.scheduler_config().max_model_tokens) *
+                        LongestTokenBytes(engine.tokenizer())) {
     for (int i = 0; i < std::max(1, options.num_delivery_threads); ++i) {
       threads_.push_back(std::make_shared<DeliveryThread>());
     }
@@ -78,7 +90,9 @@ class GeneratorImpl : public Generator {
       }
       return *tokens;
     }
-    auto tokens = engine_.tokenizer().Encode(std::get<std::string>(prompt), SpecialTokens::kPlainText,
+    const auto& text = std::get<std::string>(prompt);
+    if (absl::Status status = CheckText("prompt", text.size()); !status.ok()) return status;
+    auto tokens = engine_.tokenizer().Encode(text, SpecialTokens::kPlainText,
                                              adds_special_tokens ? Framing::kTemplate : Framing::kNone);
     if (!tokens.ok()) return WithErrorParam(tokens.status(), "prompt");
     return tokens;
@@ -88,42 +102,33 @@ class GeneratorImpl : public Generator {
 
   absl::StatusOr<std::unique_ptr<Generation>> Complete(const Caller& caller, const CompletionRequest& request,
                                                        DeltaSink sink) override {
-    std::vector<std::vector<int32_t>> prompts;
-    for (const Prompt& prompt : request.prompts) {
-      auto tokens = Encode(prompt, request.adds_special_tokens);
-      if (!tokens.ok()) return tokens.status();
-      prompts.push_back(*std::move(tokens));
-    }
     GenerationParams params = request.params;
     if (params.wants_echo && params.num_logprobs >= 0) params.num_prompt_logprobs = params.num_logprobs;
     if (!params.max_tokens) params.max_tokens = 16;
     // Choosing the best of several needs their log-probabilities even if the client does not see them.
     if (params.best_of > params.num_choices) params.num_logprobs = std::max(0, params.num_logprobs);
-    return Start({caller, std::move(params), std::move(prompts), std::move(sink), Request::Kind::kGenerate, "prompt",
-                  StreamStart::kContinuation});
+    Job job{caller,   std::move(params),         {}, std::move(sink), Request::Kind::kGenerate,
+            "prompt", StreamStart::kContinuation};
+    return EncodeAndStart(std::move(job), request.prompts, request.adds_special_tokens);
   }
 
   absl::StatusOr<std::unique_ptr<Generation>> Chat(const Caller& caller, const ChatRequest& request,
                                                    DeltaSink sink) override {
+    Job job{caller, request.params, {}, std::move(sink), Request::Kind::kGenerate, "messages"};
+    if (absl::Status status = Check(job, 1); !status.ok()) return status;
     auto tokens = RenderChat(request);
     if (!tokens.ok()) return tokens.status();
-    std::vector<std::vector<int32_t>> prompts;
-    prompts.push_back(*std::move(tokens));
-    return Start({caller, request.params, std::move(prompts), std::move(sink), Request::Kind::kGenerate, "messages"});
+    job.prompts.push_back(*std::move(tokens));
+    return Start(std::move(job));
   }
 
   absl::StatusOr<std::unique_ptr<Generation>> Embed(const Caller& caller, const EmbeddingRequest& request,
                                                     DeltaSink sink) override {
-    std::vector<std::vector<int32_t>> prompts;
-    for (const Prompt& input : request.inputs) {
-      auto tokens = Encode(input, request.adds_special_tokens);
-      if (!tokens.ok()) return WithErrorParam(tokens.status(), "input");
-      prompts.push_back(*std::move(tokens));
-    }
     GenerationParams params;
     params.priority = request.priority;
     params.max_tokens = 1;
-    return Start({caller, std::move(params), std::move(prompts), std::move(sink), Request::Kind::kEmbed, "input"});
+    Job job{caller, std::move(params), {}, std::move(sink), Request::Kind::kEmbed, "input"};
+    return EncodeAndStart(std::move(job), request.inputs, request.adds_special_tokens);
   }
 
  private:
@@ -137,8 +142,12 @@ class GeneratorImpl : public Generator {
     StreamStart text_start = StreamStart::kText;
   };
 
+  // What can be refused without knowing the tokens.
+  absl::Status Check(const Job& job, size_t num_prompts) const;
+  absl::Status CheckText(const char* param, size_t num_bytes) const;
+  absl::StatusOr<std::unique_ptr<Generation>> EncodeAndStart(Job job, const std::vector<Prompt>& prompts,
+                                                             bool adds_special_tokens);
   absl::StatusOr<std::unique_ptr<Generation>> Start(Job job);
-  absl::Status Check(const Job& job) const;
   absl::StatusOr<int32_t> MaxNewTokens(const Job& job, const std::vector<int32_t>& prompt) const;
   absl::StatusOr<Request> MakeRequest(const Job& job, const std::vector<int32_t>& prompt) const;
   SamplingParams MakeSampling(const GenerationParams& params) const;
@@ -146,6 +155,7 @@ class GeneratorImpl : public Generator {
   Engine& engine_;
   RequestObserver* const observer_;
   const Options options_;
+  const size_t max_text_bytes_;  // of a prompt; longer ones are refused before they are tokenised
   std::vector<std::shared_ptr<DeliveryThread>> threads_;
   std::atomic<uint64_t> next_key_{1};
 };
@@ -155,12 +165,24 @@ absl::StatusOr<std::vector<int32_t>> GeneratorImpl::RenderChat(const ChatRequest
   if (chat_template == nullptr) {
     return ParamError("messages", "the model has no chat template; give one with --chat-template, or use completions");
   }
-  auto tokens = chat_template->Encode(request.conversation, engine_.tokenizer());
+  const auto prompt = chat_template->Render(request.conversation);
+  if (!prompt.ok()) return WithErrorParam(prompt.status(), "messages");
+  if (absl::Status status = CheckText("messages", prompt->text.size_bytes()); !status.ok()) return status;
+  auto tokens = engine_.tokenizer().EncodeSegments(prompt->segments());
   if (!tokens.ok()) return WithErrorParam(tokens.status(), "messages");
   return tokens;
 }
 
-absl::Status GeneratorImpl::Check(const Job& job) const {
+absl::Status GeneratorImpl::CheckText(const char* param, size_t num_bytes) const {
+  if (num_bytes <= max_text_bytes_) return absl::OkStatus();
+  return ParamError(param,
+                    absl::StrCat("This model's maximum context length is ", engine_.scheduler_config().max_model_tokens,
+                                 " tokens. However, the ", param, " came to ", num_bytes, " bytes, and at most ",
+                                 max_text_bytes_, " can fit. Please reduce it."),
+                    "context_length_exceeded");
+}
+
+absl::Status GeneratorImpl::Check(const Job& job, size_t num_prompts) const {
   const GenerationParams& params = job.params;
   const int32_t vocab = engine_.model().vocab_tokens;
   const int64_t num_each = std::max(params.num_choices, params.best_of);
@@ -168,8 +190,10 @@ absl::Status GeneratorImpl::Check(const Job& job) const {
     return ParamError("best_of",
                       absl::StrCat("best_of (", params.best_of, ") is less than n (", params.num_choices, ")"));
   }
-  if (num_each * static_cast<int64_t>(job.prompts.size()) > options_.max_choices) {
-    return ParamError(params.best_of > 0 ? "best_of" : "n",
+  if (num_each * static_cast<int64_t>(num_prompts) > options_.max_choices) {
+    return ParamError(num_each <= 1        ? job.prompt_param
+                      : params.best_of > 0 ? "best_of"
+                                           : "n",
                       absl::StrCat("at most ", options_.max_choices, " choices in one request"));
   }
   if (params.num_logprobs > options_.max_logprobs) {
@@ -256,8 +280,21 @@ absl::StatusOr<Request> GeneratorImpl::MakeRequest(const Job& job, const std::ve
   return request;
 }
 
+// A prompt that is too long ends it there: those after it are not tokenised.
+absl::StatusOr<std::unique_ptr<Generation>> GeneratorImpl::EncodeAndStart(Job job, const std::vector<Prompt>& prompts,
+                                                                          bool adds_special_tokens) {
+  if (absl::Status status = Check(job, prompts.size()); !status.ok()) return status;
+  for (const Prompt& prompt : prompts) {
+    auto tokens = Encode(prompt, adds_special_tokens);
+    if (!tokens.ok()) return WithErrorParam(tokens.status(), job.prompt_param);
+    if (auto limit = MaxNewTokens(job, *tokens); !limit.ok()) return limit.status();
+    job.prompts.push_back(*std::move(tokens));
+  }
+  return Start(std::move(job));
+}
+
+// REQUIRES: Check has passed.
 absl::StatusOr<std::unique_ptr<Generation>> GeneratorImpl::Start(Job job) {
-  if (absl::Status status = Check(job); !status.ok()) return status;
   auto matcher =
       StopMatcher::Create(job.params.stop, job.params.includes_stop_text ? IncludeStop::kYes : IncludeStop::kNo);
   if (!matcher.ok()) return WithErrorParam(matcher.status(), "stop");
@@ -278,18 +315,17 @@ absl::StatusOr<std::unique_ptr<Generation>> GeneratorImpl::Start(Job job) {
   }
   const uint64_t key = next_key_++;
   const std::shared_ptr<DeliveryThread>& thread = threads_[key % threads_.size()];
-  auto state =
-      std::make_shared<GenerationState>(GenerationStateArgs{.engine = engine_,
-                                                            .observer = observer_,
-                                                            .caller = job.caller,
-                                                            .params = job.params,
-                                                            .num_prompt_tokens = std::move(num_prompt_tokens),
-                                                            .num_choices_per_prompt = num_each,
-                                                            .max_new_tokens = max_new_tokens,
-                                                            .hides_output = job.params.max_tokens == 0,
-                                                            .text_start = job.text_start,
-                                                            .matcher = *std::move(matcher),
-                                                            .sink = std::move(job.sink)});
+  auto state = std::make_shared<GenerationState>(GenerationStateArgs{.engine = engine_,
+                                                                     .observer = observer_,
+                                                                     .caller = job.caller,
+                                                                     .params = job.params,
+                                                                     .num_prompt_tokens = std::move(num_prompt_tokens),
+                                                                     .num_choices_per_prompt = num_each,
+                                                                     .max_new_tokens = max_new_tokens,
+                                                                     .hides_output = job.params.max_tokens == 0,
+                                                                     .text_start = job.text_start,
+                                                                     .matcher = *std::move(matcher),
+                                                                     .sink = std::move(job.sink)});
   thread->Register(key, state);
   for (size_t i = 0; i < requests.size(); ++i) {
     const auto choice = static_cast<int32_t>(i);

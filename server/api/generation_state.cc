@@ -63,9 +63,8 @@ void GenerationState::OnEvent(int32_t index, TokenEvent&& event, absl::Time when
   Choice& choice = choices_[static_cast<size_t>(index)];
   if (choice.is_over || !has_listener()) return;
   NoteTimes(index, event, when);
-  TextDelta delta{.choice = index,
-                  .num_cached_tokens = counts_prompt(index) ? event.num_cached_tokens : 0,
-                  .finish = event.finish};
+  TextDelta delta{
+      .choice = index, .num_cached_tokens = counts_prompt(index) ? event.num_cached_tokens : 0, .finish = event.finish};
   for (const TokenResult& result : event.prompt_logprobs) delta.prompt_logprobs.push_back(Describe(result));
   delta.embedding = std::move(event.embedding);
   if (hides_output_) {

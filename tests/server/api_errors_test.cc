@@ -2,6 +2,7 @@
 // What the API refuses and how, and what happens when clients, the engine or the server go away.
 #include <thread>
 
+#include "absl/synchronization/notification.h"
 #include "tests/server/api_fixture.h"
 
 namespace millrace {
@@ -93,6 +94,57 @@ TEST_CASE("Errors: a context that is too long is told with its numbers", "[api]"
       f.Post("/v1/chat/completions", ChatBody({{"messages", {{{"role", "user"}, {"content", std::string(30, 'x')}}}}})),
       400, "messages", "context_length_exceeded");
   CHECK(f.Post("/v1/completions", {{"prompt", "0123456789"}, {"max_tokens", 10}}).status == 200);
+}
+
+TEST_CASE("Errors: what needs no tokens is refused before any text is tokenised", "[api]") {
+  ApiFixture f({.max_model_tokens = 20});
+  // The bad token id would be found first if prompts were read first.
+  std::vector<std::vector<int32_t>> prompts(129, {97});
+  prompts.front() = {100000};
+  CheckRefused(f.Post("/v1/completions", {{"prompt", prompts}}), 400, "prompt");
+  CHECK(f.Post("/v1/completions", {{"prompt", prompts}}).body.find("at most 128") != std::string::npos);
+  CheckRefused(f.Post("/v1/completions", {{"prompt", {{97}, {100000}}}, {"n", 65}}), 400, "n");
+  CheckRefused(f.Post("/v1/embeddings", {{"input", prompts}}), 400, "input");
+  // A prompt that is too long ends the reading.
+  CheckRefused(f.Post("/v1/completions", {{"prompt", {std::vector<int32_t>(30, 97), {100000}}}}), 400, "prompt",
+               "context_length_exceeded");
+}
+
+TEST_CASE("Errors: a text too long for any tokens is refused by its bytes", "[api]") {
+  ApiFixture f({.max_model_tokens = 20});
+  // The longest token is <|assistant|>, 13 bytes: 260 bytes could be 20 tokens.
+  const auto refused = [&](const std::string& path, const json& body, const std::string& param, const char* unit) {
+    const JsonReply reply = f.Post(path, body);
+    CheckRefused(reply, 400, param, "context_length_exceeded");
+    CHECK(reply.body.find(unit) != std::string::npos);
+  };
+  const auto chat = [](size_t num_bytes) {
+    return json{{"messages", {{{"role", "user"}, {"content", std::string(num_bytes, 'x')}}}}};
+  };
+  refused("/v1/completions", {{"prompt", std::string(260, 'x')}}, "prompt", "276 tokens");
+  refused("/v1/completions", {{"prompt", std::string(261, 'x')}}, "prompt", "261 bytes");
+  refused("/v1/embeddings", {{"input", std::string(261, 'x')}}, "input", "261 bytes");
+  refused("/v1/chat/completions", chat(200), "messages", "202 tokens");
+  refused("/v1/chat/completions", chat(261), "messages", "bytes");
+  refused("/tokenize", {{"prompt", std::string(261, 'x')}}, "prompt", "261 bytes");
+  refused("/tokenize", chat(261), "messages", "bytes");
+  CHECK(f.Post("/tokenize", {{"prompt", std::string(260, 'x')}}).json["count"] == 260);
+}
+
+TEST_CASE("Metrics and probes answer while every worker is busy", "[api]") {
+  absl::Notification is_busy, may_go_on;
+  FakeEngine::Options options;
+  options.on_submit = [&] {
+    is_busy.Notify();
+    may_go_on.WaitForNotification();
+  };
+  ApiFixture f(options, {.num_workers = 1});
+  RawClient client(f.server->port());
+  client.Send(ApiFixture::Bytes("POST", "/v1/completions", R"({"prompt":"a"})"));
+  is_busy.WaitForNotification();
+  for (const char* path : {"/metrics", "/livez", "/readyz"}) CHECK(f.Get(path).status == 200);
+  may_go_on.Notify();
+  CHECK(StatusOf(client.ReadResponse()) == 200);
 }
 
 TEST_CASE("Errors: unknown URLs and wrong methods", "[api]") {

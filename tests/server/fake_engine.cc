@@ -81,6 +81,7 @@ FakeEngine::~FakeEngine() {
 }
 
 absl::StatusOr<RequestHandle> FakeEngine::Submit(Request request, TokenSink sink) {
+  if (options_.on_submit) options_.on_submit();
   absl::MutexLock lock(&mu_);
   if (static_cast<int32_t>(entries_.size()) >= options_.max_running) {
     return absl::ResourceExhaustedError("the queue is full: " + std::to_string(entries_.size()) + " requests wait");
