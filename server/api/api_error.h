@@ -10,16 +10,23 @@
 
 namespace millrace {
 
+// OpenAI's codes for a request at fault.
+inline constexpr char kInvalidType[] = "invalid_type";
+inline constexpr char kInvalidValue[] = "invalid_value";
+inline constexpr char kMissingParameter[] = "missing_required_parameter";
+inline constexpr char kUnsupportedParameter[] = "unsupported_parameter";
+inline constexpr char kUnsupportedValue[] = "unsupported_value";
+
 struct ApiError {
   int http_status = 500;
   std::string message;
   std::string type;   // "invalid_request_error", ...
   std::string param;  // empty: null
-  std::string code;   // empty: null
+  std::string code;   // never empty in an answer
 };
 
-// InvalidArgument that names the request's field, and optionally OpenAI's code for the fault.
-absl::Status ParamError(std::string_view param, std::string_view message, std::string_view code = {});
+// InvalidArgument that names the request's field and OpenAI's code for the fault.
+absl::Status ParamError(std::string_view param, std::string_view message, std::string_view code = kInvalidValue);
 // Adds OpenAI's code to any status.
 absl::Status WithErrorCode(absl::Status status, std::string_view code);
 absl::Status WithErrorParam(absl::Status status, std::string_view param);

@@ -28,9 +28,8 @@ struct Mapping {
 Mapping MapCode(absl::StatusCode code) {
   switch (code) {
     case absl::StatusCode::kInvalidArgument:
-      return {400, "invalid_request_error", ""};
     case absl::StatusCode::kOutOfRange:
-      return {400, "invalid_request_error", ""};
+      return {400, "invalid_request_error", kInvalidValue};
     case absl::StatusCode::kUnauthenticated:
       return {401, "invalid_request_error", "invalid_api_key"};
     case absl::StatusCode::kPermissionDenied:
@@ -38,7 +37,7 @@ Mapping MapCode(absl::StatusCode code) {
     case absl::StatusCode::kNotFound:
       return {404, "invalid_request_error", "not_found"};
     case absl::StatusCode::kResourceExhausted:
-      return {429, "rate_limit_error", "queue_full"};
+      return {429, "rate_limit_error", "rate_limit_exceeded"};
     case absl::StatusCode::kCancelled:
       return {499, "server_error", "cancelled"};
     case absl::StatusCode::kUnavailable:
@@ -88,7 +87,7 @@ std::string ErrorJson(const ApiError& error) {
   out += R"(,"param":)";
   AppendJsonStringOrNull(error.param, out);
   out += R"(,"code":)";
-  AppendJsonStringOrNull(error.code, out);
+  AppendJsonString(error.code, out);
   out += "}}";
   return out;
 }

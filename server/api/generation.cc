@@ -163,7 +163,8 @@ class GeneratorImpl : public Generator {
 absl::StatusOr<std::vector<int32_t>> GeneratorImpl::RenderChat(const ChatRequest& request) const {
   const ChatTemplate* chat_template = engine_.chat_template();
   if (chat_template == nullptr) {
-    return ParamError("messages", "the model has no chat template; give one with --chat-template, or use completions");
+    return ParamError("messages", "the model has no chat template; give one with --chat-template, or use completions",
+                      kUnsupportedParameter);
   }
   const auto prompt = chat_template->Render(request.conversation);
   if (!prompt.ok()) return WithErrorParam(prompt.status(), "messages");

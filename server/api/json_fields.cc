@@ -5,7 +5,6 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "server/api/api_error.h"
 
 namespace millrace {
 namespace {
@@ -99,18 +98,18 @@ const json* JsonFields::Find(const char* name) const {
   return found == object_.end() || found->is_null() ? nullptr : &*found;
 }
 
-void JsonFields::Fail(const char* name, std::string_view message) {
+void JsonFields::Fail(const char* name, std::string_view message, std::string_view code) {
   if (!status_.ok()) return;
   const std::string param = path_ + name;
-  status_ = ParamError(param, absl::StrCat("'", param, "' ", Absl(message)));
+  status_ = ParamError(param, absl::StrCat("'", param, "' ", Absl(message)), code);
 }
 
 void JsonFields::WrongType(const char* name, std::string_view expected, const json& found) {
-  Fail(name, absl::StrCat("must be ", Absl(expected), ", not ", found.type_name()));
+  Fail(name, absl::StrCat("must be ", Absl(expected), ", not ", found.type_name()), kInvalidType);
 }
 
 void JsonFields::RefuseUnlessNull(const char* name, std::string_view why) {
-  if (Find(name) != nullptr) Fail(name, why);
+  if (Find(name) != nullptr) Fail(name, why, kUnsupportedParameter);
 }
 
 void JsonFields::Read(const char* name, bool& out) {

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/api/api_error.h"
 
 namespace millrace {
 
@@ -45,7 +46,7 @@ class JsonFields {
   const nlohmann::json* Find(const char* name) const;
   // Refuses a field that we know of but do not serve, unless it has a harmless value.
   void RefuseUnlessNull(const char* name, std::string_view why = "is not supported yet");
-  void Fail(const char* name, std::string_view message);
+  void Fail(const char* name, std::string_view message, std::string_view code = kInvalidValue);
   // Takes over the error of an inner object's fields.
   void Adopt(const JsonFields& inner) {
     if (status_.ok()) status_ = inner.status_;

@@ -14,7 +14,7 @@ constexpr char kDocument[] = R"json({
 "securitySchemes":{"key":{"type":"http","scheme":"bearer","description":"Needed on every route but the probes once the server has keys."}},
 "schemas":{
 "Error":{"type":"object","required":["error"],"properties":{"error":{"type":"object","required":["message","type","param","code"],"properties":{
-"message":{"type":"string"},"type":{"type":"string"},"param":{"type":["string","null"]},"code":{"type":["string","null"]}}}}},
+"message":{"type":"string"},"type":{"type":"string"},"param":{"type":["string","null"]},"code":{"type":"string"}}}}},
 "Usage":{"type":"object","properties":{"prompt_tokens":{"type":"integer"},"completion_tokens":{"type":"integer"},"total_tokens":{"type":"integer"},
 "prompt_tokens_details":{"type":"object","properties":{"cached_tokens":{"type":"integer"}}}}},
 "StreamOptions":{"type":["object","null"],"properties":{"include_usage":{"type":"boolean"},"continuous_usage_stats":{"type":"boolean"}}},

@@ -77,7 +77,7 @@ void ReadSampling(JsonFields& fields, GenerationParams& params) {
   fields.Read("user", user);
   bool uses_beam_search = false;
   fields.Read("use_beam_search", uses_beam_search);
-  if (uses_beam_search) fields.Fail("use_beam_search", "is not supported");
+  if (uses_beam_search) fields.Fail("use_beam_search", "is not supported", kUnsupportedValue);
 }
 
 void ReadStream(JsonFields& fields, StreamChoices& stream) {
@@ -86,7 +86,7 @@ void ReadStream(JsonFields& fields, StreamChoices& stream) {
   stream.mode = is_stream ? AnswerMode::kStream : AnswerMode::kWhole;
   const json* options = fields.Find("stream_options");
   if (options == nullptr) return;
-  if (!options->is_object()) return fields.Fail("stream_options", "must be an object");
+  if (!options->is_object()) return fields.Fail("stream_options", "must be an object", kInvalidType);
   if (!is_stream) return fields.Fail("stream_options", "is only allowed when 'stream' is true");
   JsonFields inner(*options, "stream_options.");
   inner.Read("include_usage", stream.includes_usage);
@@ -94,13 +94,19 @@ void ReadStream(JsonFields& fields, StreamChoices& stream) {
   fields.Adopt(inner);
 }
 
+void RefuseStreamedPromptLogprobs(JsonFields& fields, const GenerationParams& params, const StreamChoices& stream) {
+  if (stream.mode != AnswerMode::kStream || params.num_prompt_logprobs < 0) return;
+  fields.Fail("prompt_logprobs", "is not available when 'stream' is true", kUnsupportedValue);
+}
+
 void RefuseStructuredOutput(JsonFields& fields) {
   if (const json* format = fields.Find("response_format")) {
     const json type = format->is_object() && format->contains("type") ? (*format)["type"] : json();
     if (!type.is_string()) {
-      fields.Fail("response_format", "must be an object with a 'type'");
+      fields.Fail("response_format", "must be an object with a 'type'", kInvalidType);
     } else if (type != "text") {
-      fields.Fail("response_format", absl::StrCat("of type '", type.get<std::string>(), "' is not supported yet"));
+      fields.Fail("response_format", absl::StrCat("of type '", type.get<std::string>(), "' is not supported yet"),
+                  kUnsupportedValue);
     }
   }
   for (const char* name : {"structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"}) {
@@ -111,16 +117,16 @@ void RefuseStructuredOutput(JsonFields& fields) {
 void ReadPrompts(JsonFields& fields, const char* name, std::vector<Prompt>& prompts) {
   constexpr char kExpected[] = "must be a string, a list of strings, a list of token ids, or a list of such lists";
   const json* value = fields.Find(name);
-  if (value == nullptr) return fields.Fail(name, "is required");
+  if (value == nullptr) return fields.Fail(name, "is required", kMissingParameter);
   if (value->is_string()) {
     prompts.emplace_back(value->get<std::string>());
     return;
   }
-  if (!value->is_array()) return fields.Fail(name, kExpected);
+  if (!value->is_array()) return fields.Fail(name, kExpected, kInvalidType);
   if (value->empty()) return fields.Fail(name, "must not be empty");
   if (value->front().is_number()) {
     std::vector<int32_t> tokens;
-    if (!ReadTokenList(*value, tokens)) return fields.Fail(name, kExpected);
+    if (!ReadTokenList(*value, tokens)) return fields.Fail(name, kExpected, kInvalidType);
     prompts.emplace_back(std::move(tokens));
     return;
   }
@@ -132,7 +138,7 @@ void ReadPrompts(JsonFields& fields, const char* name, std::vector<Prompt>& prom
     }
     std::vector<int32_t> tokens;
     if (!item.is_array() || item.empty() || !value->front().is_array() || !ReadTokenList(item, tokens)) {
-      return fields.Fail(name, kExpected);
+      return fields.Fail(name, kExpected, kInvalidType);
     }
     prompts.emplace_back(std::move(tokens));
   }

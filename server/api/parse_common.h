@@ -15,6 +15,8 @@ absl::StatusOr<nlohmann::json> ParseBody(std::string_view body);
 // Sampling, limits, stops: everything both endpoints know; errors are left in `fields`.
 void ReadSampling(JsonFields& fields, GenerationParams& params);
 void ReadStream(JsonFields& fields, StreamChoices& stream);
+// Refuses what vLLM refuses too: chunks have no place for the prompt's log-probabilities.
+void RefuseStreamedPromptLogprobs(JsonFields& fields, const GenerationParams& params, const StreamChoices& stream);
 // Refuses structured output until it exists, naming the field.
 void RefuseStructuredOutput(JsonFields& fields);
 // "prompt" or "input": a string, strings, token ids, or lists of token ids.

@@ -21,19 +21,20 @@ absl::StatusOr<TemplateValue> ToTemplateValue(const json& value) { return ParseJ
 
 void ReadContentParts(const json& content, JsonFields& fields, std::vector<ContentPart>& parts) {
   for (const json& item : content) {
-    if (!item.is_object()) return fields.Fail("content", "must be a list of objects");
+    if (!item.is_object()) return fields.Fail("content", "must be a list of objects", kInvalidType);
     JsonFields part(item, fields.path() + "content.");
     ContentPart out;
     part.Read("type", out.type);
     if (out.type == "text" || out.type == "input_text" || out.type == "output_text") {
       out.type = "text";
-      if (part.Find("text") == nullptr) part.Fail("text", "is required");
+      if (part.Find("text") == nullptr) part.Fail("text", "is required", kMissingParameter);
       part.Read("text", out.text);
     } else if (out.type == "refusal") {
       out.type = "text";
       part.Read("refusal", out.text);
     } else {
-      part.Fail("type", absl::StrCat("'", out.type.substr(0, 64), "' is not supported: this model reads text only"));
+      part.Fail("type", absl::StrCat("'", out.type.substr(0, 64), "' is not supported: this model reads text only"),
+                kUnsupportedValue);
     }
     fields.Adopt(part);
     parts.push_back(std::move(out));
@@ -48,24 +49,26 @@ void ReadContent(JsonFields& fields, ChatContent& content) {
   } else if (value->is_array()) {
     ReadContentParts(*value, fields, content.emplace<std::vector<ContentPart>>());
   } else {
-    fields.Fail("content", absl::StrCat("must be a string or a list of parts, not ", value->type_name()));
+    fields.Fail("content", absl::StrCat("must be a string or a list of parts, not ", value->type_name()), kInvalidType);
   }
 }
 
 void ReadToolCalls(JsonFields& fields, std::vector<ChatToolCall>& calls) {
   const json* list = fields.Find("tool_calls");
   if (list == nullptr) return;
-  if (!list->is_array() || list->size() > kMaxTools) return fields.Fail("tool_calls", "must be a list of tool calls");
+  if (!list->is_array()) return fields.Fail("tool_calls", "must be a list of tool calls", kInvalidType);
+  if (list->size() > kMaxTools) return fields.Fail("tool_calls", absl::StrCat("has more than ", kMaxTools, " items"));
   for (const json& item : *list) {
     const json* function = item.is_object() && item.contains("function") ? &item["function"] : nullptr;
-    if (function == nullptr || !function->is_object())
-      return fields.Fail("tool_calls", "must hold {id, type, function}");
+    if (function == nullptr || !function->is_object()) {
+      return fields.Fail("tool_calls", "must hold {id, type, function}", kInvalidType);
+    }
     ChatToolCall call;
     JsonFields outer(item, fields.path() + "tool_calls.");
     JsonFields inner(*function, fields.path() + "tool_calls.function.");
     outer.Read("id", call.id);
     inner.Read("name", call.name);
-    if (call.name.empty()) inner.Fail("name", "is required");
+    if (call.name.empty()) inner.Fail("name", "is required", kMissingParameter);
     // OpenAI sends JSON text; some clients send the object itself.
     const json* arguments = inner.Find("arguments");
     if (arguments != nullptr && arguments->is_object()) {
@@ -81,9 +84,9 @@ void ReadToolCalls(JsonFields& fields, std::vector<ChatToolCall>& calls) {
 
 void ReadMessage(JsonFields& fields, ChatMessage& message) {
   fields.Read("role", message.role);
-  if (message.role.empty() || message.role.size() > kMaxRoleBytes) {
-    fields.Fail("role", "is required: system, user, assistant, tool, ...");
-  }
+  if (message.role.empty()) fields.Fail("role", "is required: system, user, assistant, tool, ...", kMissingParameter);
+  if (message.role.size() > kMaxRoleBytes)
+    fields.Fail("role", absl::StrCat("is longer than ", kMaxRoleBytes, " bytes"));
   ReadContent(fields, message.content);
   fields.Read("name", message.name);
   fields.Read("tool_call_id", message.tool_call_id);
@@ -94,13 +97,15 @@ void ReadMessage(JsonFields& fields, ChatMessage& message) {
 
 void ReadMessages(JsonFields& fields, std::vector<ChatMessage>& messages) {
   const json* list = fields.Find("messages");
-  if (list == nullptr) return fields.Fail("messages", "is required");
-  if (!list->is_array()) return fields.Fail("messages", absl::StrCat("must be a list, not ", list->type_name()));
+  if (list == nullptr) return fields.Fail("messages", "is required", kMissingParameter);
+  if (!list->is_array()) {
+    return fields.Fail("messages", absl::StrCat("must be a list, not ", list->type_name()), kInvalidType);
+  }
   if (list->empty()) return fields.Fail("messages", "must not be empty");
   if (list->size() > kMaxMessages) return fields.Fail("messages", absl::StrCat("has more than ", kMaxMessages));
   for (size_t i = 0; i < list->size(); ++i) {
     const json& item = (*list)[i];
-    if (!item.is_object()) return fields.Fail("messages", "must hold objects");
+    if (!item.is_object()) return fields.Fail("messages", "must hold objects", kInvalidType);
     JsonFields inner(item, absl::StrCat("messages[", i, "]."));
     ReadMessage(inner, messages.emplace_back());
     fields.Adopt(inner);
@@ -113,13 +118,15 @@ void ReadTools(JsonFields& fields, Conversation& conversation) {
   const json* tools = fields.Find("tools");
   const json* choice = fields.Find("tool_choice");
   if (choice != nullptr && !choice->is_string() && !choice->is_object()) {
-    fields.Fail("tool_choice", "must be a string or an object");
+    fields.Fail("tool_choice", "must be a string or an object", kInvalidType);
   }
   if (choice != nullptr && (choice->is_object() || *choice == "required")) {
-    fields.Fail("tool_choice", "is only supported as 'auto' or 'none' yet");
+    fields.Fail("tool_choice", "is only supported as 'auto' or 'none' yet", kUnsupportedValue);
   }
   if (tools == nullptr) return;
-  if (!tools->is_array()) return fields.Fail("tools", absl::StrCat("must be a list, not ", tools->type_name()));
+  if (!tools->is_array()) {
+    return fields.Fail("tools", absl::StrCat("must be a list, not ", tools->type_name()), kInvalidType);
+  }
   if (tools->size() > kMaxTools) return fields.Fail("tools", absl::StrCat("has more than ", kMaxTools, " items"));
   for (const json& tool : *tools) {
     const json* function = tool.is_object() && tool.contains("function") ? &tool["function"] : nullptr;
@@ -153,7 +160,7 @@ void ReadConversation(JsonFields& fields, ChatRequest& request) {
   // A template from a client would be a program from a client.
   fields.RefuseUnlessNull("chat_template", "is not accepted in requests");
   if (const json* variables = fields.Find("chat_template_kwargs")) {
-    if (!variables->is_object()) return fields.Fail("chat_template_kwargs", "must be an object");
+    if (!variables->is_object()) return fields.Fail("chat_template_kwargs", "must be an object", kInvalidType);
     auto value = ToTemplateValue(*variables);
     if (!value.ok()) return fields.Fail("chat_template_kwargs", std::string(value.status().message()));
     conversation.template_variables = *std::move(value);

@@ -40,6 +40,7 @@ absl::StatusOr<ParsedCompletion> ParseCompletion(std::string_view body) {
   ReadPrompts(fields, "prompt", request.prompts);
   ReadSampling(fields, params);
   ReadStream(fields, parsed.stream);
+  RefuseStreamedPromptLogprobs(fields, request.params, parsed.stream);
   fields.Read("add_special_tokens", request.adds_special_tokens);
   fields.Read("echo", params.wants_echo);
   fields.ReadInt("best_of", 1, 128, params.best_of);
@@ -48,7 +49,7 @@ absl::StatusOr<ParsedCompletion> ParseCompletion(std::string_view body) {
   RefuseStructuredOutput(fields);
   if (params.max_tokens == 0 && !params.wants_echo) fields.Fail("max_tokens", "must be at least 1 without 'echo'");
   if (params.best_of > params.num_choices && parsed.stream.mode == AnswerMode::kStream) {
-    fields.Fail("best_of", "cannot be streamed when it is greater than 'n'");
+    fields.Fail("best_of", "cannot be streamed when it is greater than 'n'", kUnsupportedValue);
   }
   if (!fields.status().ok()) return fields.status();
   return parsed;
@@ -66,6 +67,7 @@ absl::StatusOr<ParsedChat> ParseChat(std::string_view body) {
   ReadChatLimits(fields, request.params);
   ReadChatLogprobs(fields, request.params);
   ReadStream(fields, parsed.stream);
+  RefuseStreamedPromptLogprobs(fields, request.params, parsed.stream);
   fields.Read("add_special_tokens", request.adds_special_tokens);
   RefuseStructuredOutput(fields);
   if (!fields.status().ok()) return fields.status();
@@ -88,7 +90,7 @@ absl::StatusOr<ParsedEmbedding> ParseEmbedding(std::string_view body) {
   if (encoding == "base64") {
     parsed.encoding = EmbeddingEncoding::kBase64;
   } else if (encoding != "float") {
-    fields.Fail("encoding_format", "must be 'float' or 'base64'");
+    fields.Fail("encoding_format", "must be 'float' or 'base64'", kUnsupportedValue);
   }
   if (!fields.status().ok()) return fields.status();
   return parsed;
@@ -110,7 +112,7 @@ absl::StatusOr<ParsedTokenize> ParseTokenize(std::string_view body) {
     CompletionRequest request;
     std::string prompt;
     ReadModel(fields, request.model);
-    if (fields.Find("prompt") == nullptr) fields.Fail("prompt", "is required (or 'messages')");
+    if (fields.Find("prompt") == nullptr) fields.Fail("prompt", "is required (or 'messages')", kMissingParameter);
     fields.Read("prompt", prompt);
     fields.Read("add_special_tokens", request.adds_special_tokens);
     request.prompts.emplace_back(std::move(prompt));
@@ -126,7 +128,7 @@ absl::StatusOr<ParsedDetokenize> ParseDetokenize(std::string_view body) {
   JsonFields fields(*document);
   ParsedDetokenize parsed;
   ReadModel(fields, parsed.model);
-  if (fields.Find("tokens") == nullptr) fields.Fail("tokens", "is required");
+  if (fields.Find("tokens") == nullptr) fields.Fail("tokens", "is required", kMissingParameter);
   fields.ReadTokenIds("tokens", 4 << 20, parsed.tokens);
   if (!fields.status().ok()) return fields.status();
   return parsed;

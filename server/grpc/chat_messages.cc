@@ -15,7 +15,7 @@ constexpr int kMaxTools = 512;
 absl::StatusOr<TemplateValue> ParseObject(const std::string& text, const char* field) {
   auto value = ParseJsonValue(text);
   if (!value.ok()) return WithErrorParam(value.status(), field);
-  if (!value->is_dict()) return ParamError(field, absl::StrCat(field, " must be a JSON object"));
+  if (!value->is_dict()) return ParamError(field, absl::StrCat(field, " must be a JSON object"), kInvalidType);
   return value;
 }
 
@@ -23,7 +23,7 @@ absl::StatusOr<TemplateValue> ParseObject(const std::string& text, const char* f
 absl::StatusOr<TemplateValue> ReadTools(const google::protobuf::RepeatedPtrField<v1::Tool>& tools) {
   std::string json = "[";
   for (const v1::Tool& tool : tools) {
-    if (tool.name().empty()) return ParamError("tools", "a tool needs a name");
+    if (tool.name().empty()) return ParamError("tools", "a tool needs a name", kMissingParameter);
     if (json.size() > 1) json += ',';
     json += R"({"type":"function","function":{"name":)";
     AppendJsonString(tool.name(), json);
@@ -43,14 +43,14 @@ absl::StatusOr<TemplateValue> ReadTools(const google::protobuf::RepeatedPtrField
 }
 
 absl::StatusOr<ChatMessage> ReadMessage(const v1::ChatMessage& message) {
-  if (message.role().empty()) return ParamError("messages", "a message needs a role");
+  if (message.role().empty()) return ParamError("messages", "a message needs a role", kMissingParameter);
   ChatMessage read;
   read.role = message.role();
   if (!message.content().empty() || message.tool_calls().empty()) read.content = message.content();
   read.name = message.name();
   read.tool_call_id = message.tool_call_id();
   for (const v1::ToolCall& call : message.tool_calls()) {
-    if (call.name().empty()) return ParamError("messages", "a tool call needs a name");
+    if (call.name().empty()) return ParamError("messages", "a tool call needs a name", kMissingParameter);
     read.tool_calls.push_back({.id = call.id(), .name = call.name(), .arguments = call.arguments()});
   }
   return read;
@@ -61,7 +61,7 @@ absl::StatusOr<ChatMessage> ReadMessage(const v1::ChatMessage& message) {
 absl::StatusOr<Conversation> ReadConversation(const google::protobuf::RepeatedPtrField<v1::ChatMessage>& messages,
                                               const google::protobuf::RepeatedPtrField<v1::Tool>& tools,
                                               const std::string& template_variables) {
-  if (messages.empty()) return ParamError("messages", "at least one message is required");
+  if (messages.empty()) return ParamError("messages", "at least one message is required", kMissingParameter);
   if (messages.size() > kMaxMessages)
     return ParamError("messages", absl::StrCat("at most ", kMaxMessages, " messages"));
   if (tools.size() > kMaxTools) return ParamError("tools", absl::StrCat("at most ", kMaxTools, " tools"));

@@ -146,7 +146,7 @@ absl::StatusOr<CompletionRequest> FromMessage(const v1::GenerateRequest& message
       break;
     }
     case v1::GenerateRequest::PROMPT_NOT_SET:
-      return ParamError("prompt", "text or token_ids is required");
+      return ParamError("prompt", "text or token_ids is required", kMissingParameter);
   }
   if (message.has_add_special_tokens()) request.adds_special_tokens = message.add_special_tokens();
   request.params = ReadSampling(message.sampling());
@@ -158,7 +158,7 @@ absl::StatusOr<EmbeddingRequest> FromMessage(const v1::EmbedRequest& message) {
   EmbeddingRequest request;
   request.model = message.model();
   request.priority = message.priority();
-  if (message.inputs().empty()) return ParamError("inputs", "at least one input is required");
+  if (message.inputs().empty()) return ParamError("inputs", "at least one input is required", kMissingParameter);
   if (message.inputs_size() > kMaxInputs) return ParamError("inputs", absl::StrCat("at most ", kMaxInputs, " inputs"));
   for (const auto& input : message.inputs()) {
     switch (input.input_case()) {
@@ -171,7 +171,7 @@ absl::StatusOr<EmbeddingRequest> FromMessage(const v1::EmbedRequest& message) {
         break;
       }
       case v1::EmbedRequest::Input::INPUT_NOT_SET:
-        return ParamError("inputs", "each input needs text or token_ids");
+        return ParamError("inputs", "each input needs text or token_ids", kMissingParameter);
     }
   }
   return request;

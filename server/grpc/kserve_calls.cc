@@ -77,7 +77,9 @@ class ModelInferCall final : public UnaryCall {
     if (!model.ok()) return model.status();
     auto task = ReadInferRequest(message);
     if (!task.ok()) return task.status();
-    if (task->mode == AnswerMode::kStream) return ParamError("stream", "a streamed answer needs ModelStreamInfer");
+    if (task->mode == AnswerMode::kStream) {
+      return ParamError("stream", "a streamed answer needs ModelStreamInfer", kUnsupportedValue);
+    }
     answer_ = std::make_unique<InferAnswer>(*std::move(task), *std::move(model));
     const CompletionRequest& request = answer_->task().request;
     job_ = std::make_shared<GenerationJob>(

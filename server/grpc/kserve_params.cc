@@ -111,7 +111,7 @@ absl::Status Set(const std::string& name, const Values& values, InferTask& task)
   for (const Setter& setter : kSetters) {
     if (name != setter.name) continue;
     if (values.empty() || setter.set(values, task)) return absl::OkStatus();
-    return ParamError(name, absl::StrCat("'", name, "' has a value of the wrong type"));
+    return ParamError(name, absl::StrCat("'", name, "' has a value of the wrong type"), kInvalidType);
   }
   return absl::OkStatus();
 }
@@ -147,7 +147,9 @@ std::optional<ParamValue> FromJson(const nlohmann::json& value) {
 absl::Status SetFromJson(const std::string& text, InferTask& task) {
   auto document = ParseJson(text, {.max_depth = 4, .max_values = 1000});
   if (!document.ok()) return WithErrorParam(document.status(), "sampling_parameters");
-  if (!document->is_object()) return ParamError("sampling_parameters", "sampling_parameters must be a JSON object");
+  if (!document->is_object()) {
+    return ParamError("sampling_parameters", "sampling_parameters must be a JSON object", kInvalidType);
+  }
   for (const auto& [name, value] : document->items()) {
     Values values;
     const bool is_stop = name == "stop";
@@ -167,7 +169,9 @@ absl::Status TakeTensor(InputTensor& tensor, InferTask& task) {
   if (tensor.name != "text_input" && tensor.name != "sampling_parameters") return Set(tensor.name, tensor.values, task);
   for (ParamValue& value : tensor.values) {
     auto* text = std::get_if<std::string>(&value);
-    if (text == nullptr) return ParamError(tensor.name, absl::StrCat("tensor '", tensor.name, "' must be BYTES"));
+    if (text == nullptr) {
+      return ParamError(tensor.name, absl::StrCat("tensor '", tensor.name, "' must be BYTES"), kInvalidType);
+    }
     if (tensor.name == "text_input") {
       task.request.prompts.emplace_back(std::move(*text));
     } else if (absl::Status status = SetFromJson(*text, task); !status.ok()) {
@@ -179,7 +183,7 @@ absl::Status TakeTensor(InputTensor& tensor, InferTask& task) {
 
 absl::Status CheckTask(const InferTask& task) {
   if (task.request.prompts.empty())
-    return ParamError("text_input", "the tensor 'text_input' with the prompt is required");
+    return ParamError("text_input", "the tensor 'text_input' with the prompt is required", kMissingParameter);
   if (task.mode == AnswerMode::kStream && task.request.prompts.size() > 1) {
     return ParamError("text_input", "a streamed request takes one prompt");
   }

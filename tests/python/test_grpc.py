@@ -93,7 +93,8 @@ def test_errors_have_code_and_field(stubs, channel):
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.Chat(chat_request(pb, "hi", temperature=9), timeout=30))
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert ("millrace-param", "temperature") in [(key, value) for key, value in caught.value.trailing_metadata()]
+    trailing = [(key, value) for key, value in caught.value.trailing_metadata()]
+    assert ("millrace-param", "temperature") in trailing and ("millrace-code", "invalid_value") in trailing
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.Generate(pb.GenerateRequest(model="nobody", text="x"), timeout=30))
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND

@@ -82,17 +82,38 @@ def test_embeddings_have_unit_length(client):
         assert math.isclose(sum(value * value for value in item.embedding), 1, rel_tol=1e-3)
 
 
-@pytest.mark.parametrize("arguments, code", [
-    (dict(model="nobody"), openai.NotFoundError),
-    (dict(temperature=9), openai.BadRequestError),
-    (dict(max_tokens=100000), openai.BadRequestError),
-    (dict(messages=[]), openai.BadRequestError),
-    (dict(messages="text"), openai.BadRequestError),
+@pytest.mark.parametrize("arguments, error, param, code", [
+    (dict(model="nobody"), openai.NotFoundError, "model", "model_not_found"),
+    (dict(temperature=9), openai.BadRequestError, "temperature", "invalid_value"),
+    (dict(temperature="hot"), openai.BadRequestError, "temperature", "invalid_type"),
+    (dict(max_tokens=100000), openai.BadRequestError, "messages", "context_length_exceeded"),
+    (dict(messages=[]), openai.BadRequestError, "messages", "invalid_value"),
+    (dict(messages="text"), openai.BadRequestError, "messages", "invalid_type"),
+    (dict(messages=[{"content": "text"}]), openai.BadRequestError, "messages[0].role", "missing_required_parameter"),
+    (dict(response_format={"type": "json_object"}), openai.BadRequestError, "response_format", "unsupported_value"),
+    (dict(stream=True, extra_body={"prompt_logprobs": 1}), openai.BadRequestError, "prompt_logprobs",
+     "unsupported_value"),
 ])
-def test_errors_have_openai_s_shape(client, arguments, code):
-    with pytest.raises(code) as caught:
+def test_errors_have_openai_s_shape(client, arguments, error, param, code):
+    with pytest.raises(error) as caught:
         client.chat.completions.create(**{"model": "millrace-tiny", "messages": QUESTION, **arguments})
-    assert caught.value.body["message"]
+    assert caught.value.body["message"] and caught.value.type == "invalid_request_error"
+    assert (caught.value.param, caught.value.code) == (param, code)
+
+
+def test_a_wrong_key_has_openai_s_code(start):
+    server = start("--api-key", "right")
+    wrong = openai.OpenAI(base_url=server.base + "/v1", api_key="wrong", max_retries=0)
+    with pytest.raises(openai.AuthenticationError) as caught:
+        wrong.models.list()
+    assert caught.value.code == "invalid_api_key"
+
+
+def test_choices_that_share_a_prompt_count_it_once(client):
+    arguments = dict(model="millrace-tiny", prompt="The mill by the river turns all day long. " * 8, max_tokens=2)
+    client.completions.create(**arguments)
+    usage = client.completions.create(**arguments, n=4).usage
+    assert 0 < usage.prompt_tokens_details.cached_tokens <= usage.prompt_tokens
 
 
 def test_a_tool_call_is_written_for_an_offered_tool(client):

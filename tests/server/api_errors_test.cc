@@ -10,8 +10,9 @@ namespace {
 
 using nlohmann::json;
 
-// Status and the error's param.
-void CheckRefused(const JsonReply& reply, int status, const std::string& param, const std::string& code = "") {
+// Status, and the error's param and code.
+void CheckRefused(const JsonReply& reply, int status, const std::string& param,
+                  const std::string& code = "invalid_value") {
   INFO(reply.body);
   CHECK(reply.status == status);
   REQUIRE(reply.json.is_object());
@@ -20,53 +21,72 @@ void CheckRefused(const JsonReply& reply, int status, const std::string& param, 
   CHECK(error["message"].is_string());
   CHECK(error["type"].is_string());
   CHECK((error["param"].is_null() ? "" : error["param"].get<std::string>()) == param);
-  if (!code.empty()) CHECK(error["code"] == code);
+  CHECK(error["code"] == code);
 }
 
 TEST_CASE("Errors: wrong types and values name their field", "[api]") {
   ApiFixture f;
-  const auto refused = [&](json more, const std::string& param) {
+  const auto refused = [&](json more, const std::string& param, const std::string& code = "invalid_value") {
     INFO(more.dump());
-    CheckRefused(f.Post("/v1/chat/completions", ChatBody(std::move(more))), 400, param);
+    CheckRefused(f.Post("/v1/chat/completions", ChatBody(std::move(more))), 400, param, code);
   };
-  refused({{"temperature", "hot"}}, "temperature");
+  refused({{"temperature", "hot"}}, "temperature", "invalid_type");
   refused({{"temperature", -1}}, "temperature");
   refused({{"top_p", 0}}, "top_p");
-  refused({{"top_k", 1.5}}, "top_k");
+  refused({{"top_k", 1.5}}, "top_k", "invalid_type");
   refused({{"n", 0}}, "n");
-  refused({{"n", 1e30}}, "n");
+  refused({{"n", 1e30}}, "n", "invalid_type");
   refused({{"max_tokens", 18446744073709551615ULL}}, "max_tokens");
   refused({{"max_tokens", 0}}, "max_tokens");
-  refused({{"stop", {1}}}, "stop");
+  refused({{"stop", {1}}}, "stop", "invalid_type");
   refused({{"stop", json::array({"a", ""})}}, "stop");
   refused({{"stop", std::vector<std::string>(17, "a")}}, "stop");
   refused({{"logit_bias", {{"x", 1}}}}, "logit_bias");
   refused({{"logit_bias", {{"99999", 1}}}}, "logit_bias");
-  refused({{"stream", "yes"}}, "stream");
+  refused({{"stream", "yes"}}, "stream", "invalid_type");
   refused({{"stream_options", {{"include_usage", true}}}}, "stream_options");
-  refused({{"stream", true}, {"stream_options", {{"include_usage", 1}}}}, "stream_options.include_usage");
+  refused({{"stream", true}, {"stream_options", {{"include_usage", 1}}}}, "stream_options.include_usage",
+          "invalid_type");
   refused({{"top_logprobs", 2}}, "top_logprobs");
   refused({{"logprobs", true}, {"top_logprobs", 21}}, "logprobs");
-  refused({{"response_format", {{"type", "json_object"}}}}, "response_format");
+  refused({{"response_format", {{"type", "json_object"}}}}, "response_format", "unsupported_value");
   refused({{"messages", json::array()}}, "messages");
-  refused({{"messages", "hi"}}, "messages");
-  refused({{"messages", {{{"content", "no role"}}}}}, "messages[0].role");
-  refused({{"messages", {{{"role", "user"}, {"content", 3}}}}}, "messages[0].content");
-  refused({{"messages", {{{"role", "user"}, {"content", {{{"type", "image_url"}}}}}}}}, "messages[0].content.type");
+  refused({{"messages", "hi"}}, "messages", "invalid_type");
+  refused({{"messages", {{{"content", "no role"}}}}}, "messages[0].role", "missing_required_parameter");
+  refused({{"messages", {{{"role", "user"}, {"content", 3}}}}}, "messages[0].content", "invalid_type");
+  refused({{"messages", {{{"role", "user"}, {"content", {{{"type", "image_url"}}}}}}}}, "messages[0].content.type",
+          "unsupported_value");
   refused({{"tools", {{{"type", "function"}}}}}, "tools");
-  refused({{"chat_template", "{{ x }}"}}, "chat_template");
-  refused({{"seed", 1.5}}, "seed");
+  refused({{"chat_template", "{{ x }}"}}, "chat_template", "unsupported_parameter");
+  refused({{"seed", 1.5}}, "seed", "invalid_type");
   refused({{"min_tokens", 20}, {"max_tokens", 10}}, "min_tokens");
-  CheckRefused(f.Post("/v1/completions", {{"model", "fake"}}), 400, "prompt");
-  CheckRefused(f.Post("/v1/completions", {{"prompt", {1, "a"}}}), 400, "prompt");
-  CheckRefused(f.Post("/v1/completions", {{"prompt", {-1}}}), 400, "prompt");
+  CheckRefused(f.Post("/v1/completions", {{"model", "fake"}}), 400, "prompt", "missing_required_parameter");
+  CheckRefused(f.Post("/v1/completions", {{"prompt", {1, "a"}}}), 400, "prompt", "invalid_type");
+  CheckRefused(f.Post("/v1/completions", {{"prompt", {-1}}}), 400, "prompt", "invalid_type");
   CheckRefused(f.Post("/v1/completions", {{"prompt", {100000}}}), 400, "prompt");
   CheckRefused(f.Post("/v1/completions", {{"prompt", ""}}), 400, "prompt");
-  CheckRefused(f.Post("/v1/completions", {{"prompt", "a"}, {"best_of", 2}, {"stream", true}}), 400, "best_of");
-  CheckRefused(f.Post("/v1/completions", {{"prompt", "a"}, {"suffix", "b"}}), 400, "suffix");
-  CheckRefused(f.Post("/v1/embeddings", {{"input", "a"}, {"encoding_format", "hex"}}), 400, "encoding_format");
+  CheckRefused(f.Post("/v1/completions", {{"prompt", "a"}, {"best_of", 2}, {"stream", true}}), 400, "best_of",
+               "unsupported_value");
+  CheckRefused(f.Post("/v1/completions", {{"prompt", "a"}, {"suffix", "b"}}), 400, "suffix", "unsupported_parameter");
+  CheckRefused(f.Post("/v1/embeddings", {{"input", "a"}, {"encoding_format", "hex"}}), 400, "encoding_format",
+               "unsupported_value");
   CheckRefused(f.Post("/v1/chat/completions", ChatBody({{"model", "gpt-9"}})), 404, "model", "model_not_found");
+  CheckRefused(f.Post("/v1/chat/completions", {{"model", "fake"}}), 400, "messages", "missing_required_parameter");
+  const char* no_text = R"({"messages":[{"role":"user","content":[{"type":"text"}]}]})";
+  CheckRefused(f.Call("POST", "/v1/chat/completions", no_text), 400, "messages[0].content.text",
+               "missing_required_parameter");
   CHECK(f.engine->submitted().empty());
+}
+
+TEST_CASE("Errors: prompt log-probabilities have no place in a stream", "[api]") {
+  ApiFixture f;
+  for (const int count : {0, 2}) {
+    json body = ChatBody({{"stream", true}, {"prompt_logprobs", count}, {"prompt", "a"}});
+    CheckRefused(f.Post("/v1/chat/completions", body), 400, "prompt_logprobs", "unsupported_value");
+    CheckRefused(f.Post("/v1/completions", body), 400, "prompt_logprobs", "unsupported_value");
+    body["stream"] = false;
+    CHECK(f.Post("/v1/completions", body).status == 200);
+  }
 }
 
 TEST_CASE("Errors: bodies that are not what they should be", "[api]") {
@@ -163,7 +183,7 @@ TEST_CASE("A full queue gives 429 with Retry-After and leaves nothing behind", "
   REQUIRE(f.engine->WaitRunning(1));
   // Of two choices one would fit: neither may stay.
   const JsonReply reply = f.Post("/v1/completions", {{"prompt", "a"}, {"n", 2}});
-  CheckRefused(reply, 429, "", "queue_full");
+  CheckRefused(reply, 429, "", "rate_limit_exceeded");
   CHECK(reply.head.find("retry-after: ") != std::string::npos);
   CHECK(f.engine->WaitRunning(1));
   f.engine->SetPaused(false);

@@ -185,6 +185,7 @@ TEST_CASE("Grpc: a fault is named by code, message and field", "[grpc]") {
     const auto found = trailing.find("millrace-param");
     REQUIRE(found != trailing.end());
     CHECK(std::string(found->second.data(), found->second.size()) == fault.field);
+    CHECK(trailing.contains("millrace-code"));
   }
   CHECK(fixture.engine.WaitIdle());
 }
