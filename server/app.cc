@@ -227,11 +227,7 @@ class App {
                            .num_workers = options_.num_workers,
                            .version = MillraceVersion()};
     if (!options_.certificate_file.empty()) grpc.tls = TlsConfig{options_.certificate_file, options_.key_file};
-    auto server =
-        GrpcServer::Start(grpc, {.state = state_, .keys = keys_, .on_rejected = [this](const absl::Status& why) {
-                                   const bool is_full = why.code() == absl::StatusCode::kResourceExhausted;
-                                   metrics_->OnRejected(is_full ? "queue_full" : "unavailable");
-                                 }});
+    auto server = GrpcServer::Start(grpc, {.state = state_, .keys = keys_, .observer = observer_.get()});
     if (!server.ok()) return server.status();
     grpc_ = *std::move(server);
     log_->Info("listening for gRPC", {{"host", grpc.host}, {"port", int64_t{grpc_->port()}}});

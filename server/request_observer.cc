@@ -3,6 +3,8 @@
 
 #include <cmath>
 
+#include "server/api/api_error.h"
+
 namespace millrace {
 namespace {
 
@@ -39,7 +41,19 @@ class Observer : public RequestObserver {
                            {"total_ms", Milliseconds(record.caller.received, record.finished)}});
   }
 
-  void OnRejected(const Caller&, const absl::Status&) override {}
+  void OnRejected(const Caller& caller, const absl::Status& status) override {
+    if (absl::IsResourceExhausted(status)) metrics_.OnRejected("queue_full");
+    if (absl::IsUnavailable(status)) metrics_.OnRejected("unavailable");
+    if (log_ == nullptr) return;
+    const ApiError error = ToApiError(status);
+    log_->Info("request refused", {{"request_id", caller.request_id},
+                                   {"endpoint", caller.endpoint},
+                                   {"status", int64_t{error.http_status}},
+                                   {"code", error.code},
+                                   {"param", std::string_view(error.param).substr(0, 200)},
+                                   {"tenant", caller.tenant.name},
+                                   {"remote", caller.remote}});
+  }
 
  private:
   Metrics& metrics_;

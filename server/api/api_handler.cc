@@ -124,6 +124,10 @@ HttpResponse ApiHandler::TransportError(int status, const std::string& message) 
                      : status == 408 ? "request_timeout"
                      : status == 503 ? "overloaded"
                                      : "bad_request";
+  // There is no request yet to tell of, only what was wrong with its bytes.
+  if (options_.logs_requests) {
+    parts_.log.Info("request refused", {{"status", int64_t{status}}, {"code", code}, {"reason", message}});
+  }
   return ErrorResponse(ApiError{.http_status = status,
                                 .message = message,
                                 .type = status == 503 ? "service_unavailable" : "invalid_request_error",

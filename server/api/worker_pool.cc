@@ -9,12 +9,14 @@ WorkerPool::WorkerPool(int num_threads, size_t max_queued) : max_queued_(max_que
   for (int i = 0; i < num_threads; ++i) threads_.emplace_back([this] { Run(); });
 }
 
-WorkerPool::~WorkerPool() {
+void WorkerPool::Stop() {
   {
     absl::MutexLock lock(&mu_);
     is_stopping_ = true;
   }
-  for (std::thread& thread : threads_) thread.join();
+  for (std::thread& thread : threads_) {
+    if (thread.joinable()) thread.join();
+  }
 }
 
 bool WorkerPool::Post(std::function<void()> task) {

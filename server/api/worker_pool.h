@@ -14,8 +14,10 @@ namespace millrace {
 class WorkerPool {
  public:
   WorkerPool(int num_threads, size_t max_queued);
-  ~WorkerPool();  // runs what is queued, then joins
-  // False: the queue is full (the task is dropped).
+  ~WorkerPool() { Stop(); }
+  // Runs what is queued, then joins; later tasks are refused. Its owner calls it.
+  void Stop();
+  // False: the queue is full or stopped (the task is dropped).
   bool Post(std::function<void()> task);
 
  private:

@@ -7,26 +7,27 @@
 
 namespace millrace {
 
-void GenerationJob::Start(StartFunction start) {
+void GenerationJob::Start(const Caller& caller, StartFunction start) {
   auto self = shared_from_this();
-  const bool is_posted = backend_.workers.Post([self, start = std::move(start)] { self->Run(start); });
-  if (!is_posted) End(absl::ResourceExhaustedError("too many requests wait to be read"));
+  const bool is_posted = backend_.workers.Post([self, caller, start = std::move(start)] { self->Run(caller, start); });
+  if (!is_posted) Refuse(caller, absl::ResourceExhaustedError("too many requests wait to be read"));
 }
 
-void GenerationJob::Run(const StartFunction& start) {
+void GenerationJob::Refuse(const Caller& caller, const absl::Status& status) {
+  NoteRefusal(backend_, caller, status);
+  End(status);
+}
+
+void GenerationJob::Run(const Caller& caller, const StartFunction& start) {
   {
     absl::MutexLock lock(&mu_);
     if (is_over_) return;  // cancelled before it began
   }
   auto generator = backend_.state.Admit();
-  if (!generator.ok()) return End(generator.status());
+  if (!generator.ok()) return Refuse(caller, generator.status());
   auto self = shared_from_this();
-  auto generation = start(**generator, [self](TextDelta&& delta) { return self->OnDelta(std::move(delta)); });
-  if (!generation.ok()) {
-    const bool is_refused = absl::IsResourceExhausted(generation.status()) || absl::IsUnavailable(generation.status());
-    if (is_refused && backend_.on_rejected) backend_.on_rejected(generation.status());
-    return End(generation.status());
-  }
+  auto generation = start(**generator, caller, [self](TextDelta&& delta) { return self->OnDelta(std::move(delta)); });
+  if (!generation.ok()) return Refuse(caller, generation.status());
   bool was_last = false;
   absl::Status status;
   {

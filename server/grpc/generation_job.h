@@ -23,7 +23,8 @@ struct GenerationTotals {
 
 class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
  public:
-  using StartFunction = std::function<absl::StatusOr<std::unique_ptr<Generation>>(Generator&, DeltaSink)>;
+  using StartFunction =
+      std::function<absl::StatusOr<std::unique_ptr<Generation>>(Generator&, const Caller&, DeltaSink)>;
   // Both are called without a lock held. No delta comes after the end.
   struct Listener {
     std::function<bool(TextDelta&&)> on_delta;  // delivery thread; false: no one listens, the job is cancelled
@@ -34,13 +35,15 @@ class GenerationJob : public std::enable_shared_from_this<GenerationJob> {
   GenerationJob(const GrpcBackend& backend, int32_t num_choices, CallTicket ticket, Listener listener)
       : backend_(backend), ticket_(std::move(ticket)), num_open_(num_choices), listener_(std::move(listener)) {}
 
-  // Posts `start` to a worker. A full queue of workers ends the job with ResourceExhausted.
-  void Start(StartFunction start);
+  // Posts `start` to a worker. A full queue of workers ends the job with ResourceExhausted. The observer hears of every
+  // refusal.
+  void Start(const Caller& caller, StartFunction start);
   // Drops the generation; the listener hears nothing more (a call of it may be under way).
   void Cancel();
 
  private:
-  void Run(const StartFunction& start);
+  void Run(const Caller& caller, const StartFunction& start);
+  void Refuse(const Caller& caller, const absl::Status& status);
   bool OnDelta(TextDelta&& delta);
   void End(const absl::Status& status);
 

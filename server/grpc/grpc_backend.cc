@@ -45,22 +45,23 @@ void CallGate::Close() {
   is_closed_ = true;
 }
 
+void CallGate::AwaitEmpty() const {
+  const auto is_empty = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return num_calls_ == 0; };
+  absl::MutexLock lock(&mu_, absl::Condition(&is_empty));
+}
+
 int CallGate::num_calls() const {
   absl::MutexLock lock(&mu_);
   return num_calls_;
 }
 
-absl::StatusOr<Caller> MakeCaller(grpc::CallbackServerContext* context, std::string_view endpoint,
-                                  const ApiKeys& api_keys) {
+Caller MakeCaller(grpc::CallbackServerContext* context, std::string_view endpoint) {
   Caller caller;
   const std::string_view id = Metadata(*context, "x-request-id");
   caller.request_id = IsValidRequestId(id) ? std::string(id) : RandomId();
   context->AddInitialMetadata("x-request-id", caller.request_id);
-  auto tenant = api_keys.Authenticate(Metadata(*context, "authorization"), Metadata(*context, "x-api-key"));
-  if (!tenant.ok()) return tenant.status();
   caller.endpoint = std::string(endpoint);
   caller.remote = context->peer();
-  caller.tenant = *std::move(tenant);
   caller.received = absl::Now();
   // gRPC gives clients without a deadline one that is centuries away.
   const absl::Time deadline = absl::FromChrono(context->deadline());
@@ -68,8 +69,8 @@ absl::StatusOr<Caller> MakeCaller(grpc::CallbackServerContext* context, std::str
   return caller;
 }
 
-absl::Status CheckKey(const grpc::CallbackServerContext& context, const ApiKeys& api_keys) {
-  return api_keys.Authenticate(Metadata(context, "authorization"), Metadata(context, "x-api-key")).status();
+absl::StatusOr<Tenant> Authenticate(const grpc::CallbackServerContext& context, const ApiKeys& api_keys) {
+  return api_keys.Authenticate(Metadata(context, "authorization"), Metadata(context, "x-api-key"));
 }
 
 absl::StatusOr<std::string> ResolveModel(const ServerState& state, const std::string& asked) {
@@ -90,6 +91,10 @@ grpc::Status ToGrpcStatus(const absl::Status& status, grpc::CallbackServerContex
   if (!error.param.empty()) context->AddTrailingMetadata("millrace-param", MetadataValue(error.param));
   if (!error.code.empty()) context->AddTrailingMetadata("millrace-code", MetadataValue(error.code));
   return ToGrpcStatus(status);
+}
+
+void NoteRefusal(const GrpcBackend& backend, const Caller& caller, const absl::Status& status) {
+  if (backend.observer != nullptr) backend.observer->OnRejected(caller, status);
 }
 
 }  // namespace millrace

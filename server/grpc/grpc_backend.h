@@ -4,7 +4,6 @@
 // key, the model's name, the caller's identity. Thread-safe.
 #include <grpcpp/grpcpp.h>
 
-#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -24,10 +23,9 @@ namespace millrace {
 struct GrpcBackend {
   const ServerState& state;
   const ApiKeys& keys;
-  WorkerPool& workers;  // tokenising happens there
-  std::string version;  // of the server
-  std::function<void(const absl::Status&)>
-      on_rejected;  // the engine took no more (ResourceExhausted, Unavailable); may be null
+  WorkerPool& workers;        // tokenising happens there
+  std::string version;        // of the server
+  RequestObserver* observer;  // hears of what is refused; may be null
 };
 
 // Counts the calls under way. Closed: no new ones.
@@ -38,6 +36,8 @@ class CallGate {
   absl::Status Enter();
   void Leave();
   void Close();
+  // Blocks until the last call has left.
+  void AwaitEmpty() const;
   int num_calls() const;
 
  private:
@@ -65,16 +65,19 @@ class CallTicket {
   CallGate* gate_ = nullptr;
 };
 
-// Who calls: tenant by the key in `authorization` or `x-api-key`, deadline, request id (which is put into the initial
-// metadata). Unauthenticated: no or an unknown key. REQUIRES: nothing was sent yet.
-absl::StatusOr<Caller> MakeCaller(grpc::CallbackServerContext* context, std::string_view endpoint,
-                                  const ApiKeys& api_keys);
-// The key alone, where nothing is generated.
-absl::Status CheckKey(const grpc::CallbackServerContext& context, const ApiKeys& api_keys);
+// Who calls, but for the tenant: deadline, request id (which is put into the initial metadata).
+// REQUIRES: nothing was sent yet.
+Caller MakeCaller(grpc::CallbackServerContext* context, std::string_view endpoint);
+// By the key in `authorization` or `x-api-key`. Unauthenticated: no or an unknown key.
+absl::StatusOr<Tenant> Authenticate(const grpc::CallbackServerContext& context, const ApiKeys& api_keys);
 // The name the model goes by. NotFound: it is not served.
 absl::StatusOr<std::string> ResolveModel(const ServerState& state, const std::string& asked);
 
 // The same code and message; the field at fault and OpenAI's code go into the trailing metadata.
 grpc::Status ToGrpcStatus(const absl::Status& status, grpc::CallbackServerContext* context);
 grpc::Status ToGrpcStatus(const absl::Status& status);
+
+// Tells the observer that a request will not run.
+void NoteRefusal(const GrpcBackend& backend, const Caller& caller, const absl::Status& status);
+
 }  // namespace millrace

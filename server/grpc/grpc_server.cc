@@ -78,14 +78,21 @@ void EnablePlugins() {
 
 class GrpcServerImpl final : public GrpcServer {
  public:
-  GrpcServerImpl(const GrpcServerOptions& options, GrpcParts parts)
+  GrpcServerImpl(const GrpcServerOptions& options, const GrpcParts& parts)
       : options_(options),
         workers_(options.num_workers, options.max_queued_work),
-        backend_{parts.state, parts.keys, workers_, options.version, std::move(parts.on_rejected)},
+        backend_{parts.state, parts.keys, workers_, options.version, parts.observer},
         gate_(options.limits.max_calls),
+        stream_gate_(options.limits.max_infer_streams),
         inference_(backend_, gate_),
-        kserve_(backend_, gate_) {}
-  ~GrpcServerImpl() override { Shutdown(absl::InfinitePast()); }
+        kserve_(backend_, gate_, stream_gate_) {}
+  ~GrpcServerImpl() override {
+    Shutdown(absl::InfinitePast());
+    // What workers and delivery threads still hold of calls refers to the gates and the backend.
+    workers_.Stop();
+    gate_.AwaitEmpty();
+    stream_gate_.AwaitEmpty();
+  }
 
   absl::Status Listen() {
     auto credentials = MakeCredentials(options_);
@@ -111,6 +118,7 @@ class GrpcServerImpl final : public GrpcServer {
 
   void BeginDrain() override {
     gate_.Close();
+    stream_gate_.Close();
     if (health_ != nullptr) health_->Stop();
   }
 
@@ -130,6 +138,7 @@ class GrpcServerImpl final : public GrpcServer {
   WorkerPool workers_;
   const GrpcBackend backend_;
   CallGate gate_;
+  CallGate stream_gate_;
   InferenceService inference_;
   KserveService kserve_;
   int port_ = 0;
@@ -141,7 +150,7 @@ class GrpcServerImpl final : public GrpcServer {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOptions& options, GrpcParts parts) {
-  auto server = std::make_unique<GrpcServerImpl>(options, std::move(parts));
+  auto server = std::make_unique<GrpcServerImpl>(options, parts);
   if (absl::Status status = server->Listen(); !status.ok()) return status;
   return server;
 }

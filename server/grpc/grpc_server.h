@@ -4,7 +4,6 @@
 // own threads and a few workers; nothing here blocks them. Thread-safe.
 //
 // Not for the open internet: Debian's gRPC predates the upstream remedy against rapid resets of HTTP/2 streams.
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,6 +22,7 @@ struct GrpcLimits {
   int max_metadata_bytes = 16 << 10;
   int max_streams_per_connection = 1024;                     // HTTP/2's MAX_CONCURRENT_STREAMS
   int max_calls = 10000;                                     // of all connections together; beyond: ResourceExhausted
+  int max_infer_streams = 1000;                              // likewise: open ModelStreamInfer, idle ones too
   size_t max_buffer_bytes = size_t{1} << 30;                 // gRPC's own buffers
   absl::Duration keepalive_interval = absl::Seconds(60);     // our pings, to find dead peers
   absl::Duration keepalive_timeout = absl::Seconds(20);      // unanswered: the connection closes
@@ -46,7 +46,7 @@ struct GrpcServerOptions {
 struct GrpcParts {
   const ServerState& state;
   const ApiKeys& keys;
-  std::function<void(const absl::Status&)> on_rejected;  // may be null; any thread
+  RequestObserver* observer = nullptr;  // hears of refused requests; may be null
 };
 
 class GrpcServer {
@@ -54,7 +54,7 @@ class GrpcServer {
   // Listens at once, before the model is loaded: calls that need it are Unavailable until then.
   // InvalidArgument: a certificate that cannot be read; Unavailable: the port is taken.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const GrpcServerOptions& options, GrpcParts parts);
-  virtual ~GrpcServer() = default;  // Shutdown now
+  virtual ~GrpcServer() = default;  // Shutdown now, and wait for the last call's traces
 
   virtual int port() const = 0;
   virtual int num_active_calls() const = 0;

@@ -32,7 +32,9 @@ class GenerationStream final : public PumpedReactor<grpc::ServerWriteReactor<Res
                                                    grpc::CallbackServerContext* context, const Message& message,
                                                    Method method) {
     auto call = std::make_shared<GenerationStream>(context);
-    const absl::Status status = call->Prepare(call, backend, gate, endpoint, message, method);
+    Caller caller = MakeCaller(context, endpoint);
+    const absl::Status status = call->Prepare(call, backend, gate, caller, message, method);
+    if (!status.ok()) NoteRefusal(backend, caller, status);
     if (!status.ok()) call->End(status);
     call->Own(call);
     return call.get();
@@ -41,9 +43,10 @@ class GenerationStream final : public PumpedReactor<grpc::ServerWriteReactor<Res
  private:
   template <typename Method>
   absl::Status Prepare(const std::shared_ptr<GenerationStream>& self, const GrpcBackend& backend, CallGate& gate,
-                       const char* endpoint, const Message& message, Method method) {
-    auto caller = MakeCaller(this->context(), endpoint, backend.keys);
-    if (!caller.ok()) return caller.status();
+                       Caller& caller, const Message& message, Method method) {
+    auto tenant = Authenticate(*this->context(), backend.keys);
+    if (!tenant.ok()) return tenant.status();
+    caller.tenant = *std::move(tenant);
     if (absl::Status status = gate.Enter(); !status.ok()) return status;
     CallTicket ticket(&gate);
     if (auto model = ResolveModel(backend.state, message.model()); !model.ok()) return model.status();
@@ -55,10 +58,10 @@ class GenerationStream final : public PumpedReactor<grpc::ServerWriteReactor<Res
         GenerationJob::Listener{.on_delta = [self](TextDelta&& delta) { return self->OnDelta(delta); },
                                 .on_end = [self](const absl::Status& status,
                                                  const GenerationTotals& totals) { self->OnEnd(status, totals); }});
-    job_->Start(
-        [method, caller = *std::move(caller), request = *std::move(request)](Generator& generator, DeltaSink sink) {
-          return (generator.*method)(caller, request, std::move(sink));
-        });
+    job_->Start(caller,
+                [method, request = *std::move(request)](Generator& generator, const Caller& from, DeltaSink sink) {
+                  return (generator.*method)(from, request, std::move(sink));
+                });
     return absl::OkStatus();
   }
 
@@ -98,7 +101,9 @@ class EmbedCall final : public UnaryCall {
                                          grpc::CallbackServerContext* context, const v1::EmbedRequest& message,
                                          v1::EmbedResponse* response) {
     auto call = std::make_shared<EmbedCall>(context, response);
-    const absl::Status status = call->Prepare(call, backend, gate, message);
+    Caller caller = MakeCaller(context, "grpc.embed");
+    const absl::Status status = call->Prepare(call, backend, gate, caller, message);
+    if (!status.ok()) NoteRefusal(backend, caller, status);
     if (!status.ok()) call->End(status);
     call->Own(call);
     return call.get();
@@ -106,9 +111,10 @@ class EmbedCall final : public UnaryCall {
 
  private:
   absl::Status Prepare(const std::shared_ptr<EmbedCall>& self, const GrpcBackend& backend, CallGate& gate,
-                       const v1::EmbedRequest& message) {
-    auto caller = MakeCaller(context(), "grpc.embed", backend.keys);
-    if (!caller.ok()) return caller.status();
+                       Caller& caller, const v1::EmbedRequest& message) {
+    auto tenant = Authenticate(*context(), backend.keys);
+    if (!tenant.ok()) return tenant.status();
+    caller.tenant = *std::move(tenant);
     if (absl::Status status = gate.Enter(); !status.ok()) return status;
     CallTicket ticket(&gate);
     if (auto model = ResolveModel(backend.state, message.model()); !model.ok()) return model.status();
@@ -124,8 +130,8 @@ class EmbedCall final : public UnaryCall {
                                     },
                                 .on_end = [self](const absl::Status& status,
                                                  const GenerationTotals& totals) { self->OnEnd(status, totals); }});
-    job_->Start([caller = *std::move(caller), request = *std::move(request)](Generator& generator, DeltaSink sink) {
-      return generator.Embed(caller, request, std::move(sink));
+    job_->Start(caller, [request = *std::move(request)](Generator& generator, const Caller& from, DeltaSink sink) {
+      return generator.Embed(from, request, std::move(sink));
     });
     return absl::OkStatus();
   }
@@ -172,7 +178,7 @@ class WorkerCall final : public UnaryCall {
  private:
   absl::Status Prepare(const std::shared_ptr<WorkerCall>& self, const GrpcBackend& backend, CallGate& gate,
                        const std::string& model, Fill fill) {
-    if (absl::Status status = CheckKey(*context(), backend.keys); !status.ok()) return status;
+    if (auto tenant = Authenticate(*context(), backend.keys); !tenant.ok()) return tenant.status();
     if (absl::Status status = gate.Enter(); !status.ok()) return status;
     auto ticket = std::make_shared<CallTicket>(&gate);
     if (auto name = ResolveModel(backend.state, model); !name.ok()) return name.status();
@@ -240,7 +246,7 @@ grpc::ServerUnaryReactor* InferenceService::ListModels(grpc::CallbackServerConte
                                                        const v1::ListModelsRequest* request,
                                                        v1::ListModelsResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const absl::Status status = CheckKey(*context, backend_.keys);
+  const absl::Status status = Authenticate(*context, backend_.keys).status();
   const auto generator = backend_.state.generator();
   for (const std::string& name : backend_.state.model_names()) {
     if (!status.ok()) break;

@@ -54,8 +54,8 @@ class InferAnswer {
   std::vector<InferOutput> outputs_;
 };
 
-GenerationJob::StartFunction Complete(Caller caller, CompletionRequest request) {
-  return [caller = std::move(caller), request = std::move(request)](Generator& generator, DeltaSink sink) {
+GenerationJob::StartFunction Complete(CompletionRequest request) {
+  return [request = std::move(request)](Generator& generator, const Caller& caller, DeltaSink sink) {
     return generator.Complete(caller, request, std::move(sink));
   };
 }
@@ -68,9 +68,10 @@ class ModelInferCall final : public UnaryCall {
   using UnaryCall::Own;
 
   absl::Status Prepare(const std::shared_ptr<ModelInferCall>& self, const GrpcBackend& backend, CallGate& gate,
-                       const ModelInferRequest& message) {
-    auto caller = MakeCaller(context(), "grpc.infer", backend.keys);
-    if (!caller.ok()) return caller.status();
+                       Caller& caller, const ModelInferRequest& message) {
+    auto tenant = Authenticate(*context(), backend.keys);
+    if (!tenant.ok()) return tenant.status();
+    caller.tenant = *std::move(tenant);
     if (absl::Status status = gate.Enter(); !status.ok()) return status;
     CallTicket ticket(&gate);
     auto model = ResolveModel(backend.state, message.model_name());
@@ -91,7 +92,7 @@ class ModelInferCall final : public UnaryCall {
                   return true;
                 },
             .on_end = [self](const absl::Status& status, const GenerationTotals&) { self->OnEnd(status); }});
-    job_->Start(Complete(*std::move(caller), request));
+    job_->Start(caller, Complete(request));
     return absl::OkStatus();
   }
 
@@ -125,11 +126,13 @@ class ModelStreamInferCall final
 
   using PumpedReactor::Own;
 
-  void Begin(const std::shared_ptr<ModelStreamInferCall>& self) {
+  void Begin(const std::shared_ptr<ModelStreamInferCall>& self, CallGate& stream_gate) {
     self_ = self;
-    auto caller = MakeCaller(context(), "grpc.stream_infer", backend_.keys);
-    if (!caller.ok()) return End(caller.status());
-    caller_ = *std::move(caller);
+    caller_ = MakeCaller(context(), "grpc.stream_infer");
+    if (absl::Status status = Enter(stream_gate); !status.ok()) {
+      NoteRefusal(backend_, caller_, status);
+      return End(status);
+    }
     {
       absl::MutexLock lock(&mu_);  // shows the reader what was written until now, as Own does
     }
@@ -145,12 +148,25 @@ class ModelStreamInferCall final
     }
     if (!ok) return EndIfComplete();
     if (is_gone) return;
-    if (absl::Status status = Take(); !status.ok()) PushError(request_.id(), status);
+    if (absl::Status status = Take(); !status.ok()) {
+      NoteRefusal(backend_, caller_, status);
+      PushError(request_.id(), status);
+    }
     request_.Clear();
     StartRead(&request_);
   }
 
  private:
+  // A stream may stay open without a request, so it is counted apart from them.
+  absl::Status Enter(CallGate& stream_gate) {
+    auto tenant = Authenticate(*context(), backend_.keys);
+    if (!tenant.ok()) return tenant.status();
+    caller_.tenant = *std::move(tenant);
+    if (absl::Status status = stream_gate.Enter(); !status.ok()) return status;
+    ticket_ = CallTicket(&stream_gate);
+    return absl::OkStatus();
+  }
+
   absl::Status Take() {
     if (absl::Status status = gate_.Enter(); !status.ok()) return status;
     CallTicket ticket(&gate_);
@@ -178,7 +194,7 @@ class ModelStreamInferCall final
     }
     Caller caller = caller_;
     caller.received = absl::Now();
-    job->Start(Complete(std::move(caller), answer->task().request));
+    job->Start(caller, Complete(answer->task().request));
     return absl::OkStatus();
   }
 
@@ -242,6 +258,7 @@ class ModelStreamInferCall final
 
   const GrpcBackend& backend_;
   CallGate& gate_;
+  CallTicket ticket_;
   std::weak_ptr<ModelStreamInferCall> self_;
   Caller caller_;              // constant once reading began
   ModelInferRequest request_;  // gRPC's while a read is under way
@@ -258,16 +275,18 @@ grpc::ServerUnaryReactor* BeginModelInfer(const GrpcBackend& backend, CallGate& 
                                           grpc::CallbackServerContext* context, const ModelInferRequest& request,
                                           ModelInferResponse* response) {
   auto call = std::make_shared<ModelInferCall>(context, response);
-  const absl::Status status = call->Prepare(call, backend, gate, request);
+  Caller caller = MakeCaller(context, "grpc.infer");
+  const absl::Status status = call->Prepare(call, backend, gate, caller, request);
+  if (!status.ok()) NoteRefusal(backend, caller, status);
   if (!status.ok()) call->End(status);
   call->Own(call);
   return call.get();
 }
 
 grpc::ServerBidiReactor<ModelInferRequest, ModelStreamInferResponse>* BeginModelStreamInfer(
-    const GrpcBackend& backend, CallGate& gate, grpc::CallbackServerContext* context) {
+    const GrpcBackend& backend, CallGate& gate, CallGate& stream_gate, grpc::CallbackServerContext* context) {
   auto call = std::make_shared<ModelStreamInferCall>(context, backend, gate);
-  call->Begin(call);
+  call->Begin(call, stream_gate);
   call->Own(call);
   return call.get();
 }

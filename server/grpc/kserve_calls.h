@@ -13,6 +13,6 @@ grpc::ServerUnaryReactor* BeginModelInfer(const GrpcBackend& backend, CallGate& 
                                           inference::ModelInferResponse* response);
 
 grpc::ServerBidiReactor<inference::ModelInferRequest, inference::ModelStreamInferResponse>* BeginModelStreamInfer(
-    const GrpcBackend& backend, CallGate& gate, grpc::CallbackServerContext* context);
+    const GrpcBackend& backend, CallGate& gate, CallGate& stream_gate, grpc::CallbackServerContext* context);
 
 }  // namespace millrace

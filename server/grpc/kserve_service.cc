@@ -43,7 +43,7 @@ grpc::ServerUnaryReactor* KserveService::ModelReady(grpc::CallbackServerContext*
 grpc::ServerUnaryReactor* KserveService::ServerMetadata(grpc::CallbackServerContext* context,
                                                         const inference::ServerMetadataRequest* request,
                                                         inference::ServerMetadataResponse* response) {
-  if (absl::Status status = CheckKey(*context, backend_.keys); !status.ok()) return Finish(context, status);
+  if (auto tenant = Authenticate(*context, backend_.keys); !tenant.ok()) return Finish(context, tenant.status());
   response->set_name("millrace");
   response->set_version(backend_.version);
   return Finish(context, absl::OkStatus());
@@ -52,7 +52,7 @@ grpc::ServerUnaryReactor* KserveService::ServerMetadata(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* KserveService::ModelMetadata(grpc::CallbackServerContext* context,
                                                        const inference::ModelMetadataRequest* request,
                                                        inference::ModelMetadataResponse* response) {
-  if (absl::Status status = CheckKey(*context, backend_.keys); !status.ok()) return Finish(context, status);
+  if (auto tenant = Authenticate(*context, backend_.keys); !tenant.ok()) return Finish(context, tenant.status());
   auto name = ResolveModel(backend_.state, request->name());
   if (!name.ok()) return Finish(context, name.status());
   response->set_name(*name);
@@ -75,7 +75,7 @@ grpc::ServerUnaryReactor* KserveService::ModelInfer(grpc::CallbackServerContext*
 
 grpc::ServerBidiReactor<inference::ModelInferRequest, inference::ModelStreamInferResponse>*
 KserveService::ModelStreamInfer(grpc::CallbackServerContext* context) {
-  return BeginModelStreamInfer(backend_, gate_, context);
+  return BeginModelStreamInfer(backend_, gate_, stream_gate_, context);
 }
 
 }  // namespace millrace

@@ -9,8 +9,10 @@ namespace millrace {
 
 class KserveService final : public inference::GRPCInferenceService::CallbackService {
  public:
-  // Both outlive the service.
-  KserveService(const GrpcBackend& backend, CallGate& gate) : backend_(backend), gate_(gate) {}
+  // All outlive the service. `stream_gate` counts the open streams of ModelStreamInfer, idle or not; `gate` the
+  // requests.
+  KserveService(const GrpcBackend& backend, CallGate& gate, CallGate& stream_gate)
+      : backend_(backend), gate_(gate), stream_gate_(stream_gate) {}
 
   grpc::ServerUnaryReactor* ServerLive(grpc::CallbackServerContext* context,
                                        const inference::ServerLiveRequest* request,
@@ -36,6 +38,7 @@ class KserveService final : public inference::GRPCInferenceService::CallbackServ
  private:
   const GrpcBackend& backend_;
   CallGate& gate_;
+  CallGate& stream_gate_;
 };
 
 }  // namespace millrace

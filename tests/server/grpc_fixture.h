@@ -6,13 +6,47 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "proto/kserve/v2/inference.grpc.pb.h"
 #include "proto/millrace/v1/inference.grpc.pb.h"
 #include "server/grpc/grpc_server.h"
 #include "tests/server/echo_engine.h"
 
 namespace millrace {
+
+// Keeps what it hears of refusals; can hold the delivery thread at a first token.
+class RecordingObserver : public RequestObserver {
+ public:
+  struct Refusal {
+    Caller caller;
+    absl::Status status;
+  };
+  void OnFirstToken(const Caller&, absl::Duration) override {
+    if (hold_ == nullptr) return;
+    has_first_token.Notify();
+    hold_->WaitForNotification();
+  }
+  void OnInterTokenLatency(absl::Duration) override {}
+  void OnFinished(const RequestRecord&) override {}
+  void OnRejected(const Caller& caller, const absl::Status& status) override {
+    absl::MutexLock lock(&mu_);
+    refusals_.push_back({caller, status});
+  }
+  // The next first token waits for `hold`. Before any request.
+  void HoldAtFirstToken(absl::Notification* hold) { hold_ = hold; }
+  std::vector<Refusal> TakeRefusals() {
+    absl::MutexLock lock(&mu_);
+    return std::exchange(refusals_, {});
+  }
+  absl::Notification has_first_token;
+
+ private:
+  absl::Notification* hold_ = nullptr;
+  absl::Mutex mu_;
+  std::vector<Refusal> refusals_ ABSL_GUARDED_BY(mu_);
+};
 
 struct GrpcFixture {
   explicit GrpcFixture(GrpcServerOptions options = {}, ApiKeys given_keys = {},
@@ -22,10 +56,10 @@ struct GrpcFixture {
     options.port = 0;
     options.version = "1.2.3";
     options.limits.health_interval = absl::Milliseconds(10);
-    generator = Generator::Create(engine, nullptr, {});
+    generator = Generator::Create(engine, &observer, {});
     state.SetGenerator(generator);
     state.SetHealth(EngineHealth::kReady);
-    server = GrpcServer::Start(options, {.state = state, .keys = keys, .on_rejected = nullptr}).value();
+    server = GrpcServer::Start(options, {.state = state, .keys = keys, .observer = &observer}).value();
     channel = Connect(grpc::InsecureChannelCredentials());
     inference = v1::Inference::NewStub(channel);
     kserve = inference::GRPCInferenceService::NewStub(channel);
@@ -40,6 +74,7 @@ struct GrpcFixture {
   }
 
   ApiKeys keys;
+  RecordingObserver observer;
   EchoEngine engine;
   std::shared_ptr<Generator> generator;
   ServerState state{{"echo", "parrot"}};

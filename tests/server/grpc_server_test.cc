@@ -130,6 +130,99 @@ TEST_CASE("GrpcServer: messages and calls are limited", "[grpc]") {
   CHECK(Run(*fixture.inference, &third, MakeRequest("a", 1)).ok());
 }
 
+TEST_CASE("GrpcServer: open streams are limited, busy or idle", "[grpc]") {
+  GrpcServerOptions options;
+  options.limits.max_infer_streams = 1;
+  GrpcFixture fixture(options);
+  inference::ModelInferRequest unknown;
+  unknown.set_model_name("nobody");
+  inference::ModelStreamInferResponse response;
+  Context first;
+  auto idle = fixture.kserve->ModelStreamInfer(&first);
+  REQUIRE(idle->Write(unknown));
+  REQUIRE(idle->Read(&response));  // refused, so the stream is open, and now idle
+  CHECK(fixture.server->num_active_calls() == 0);
+  Context second;
+  CHECK(fixture.kserve->ModelStreamInfer(&second)->Finish().error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED);
+  REQUIRE(idle->WritesDone());
+  CHECK(idle->Finish().ok());
+  // The place is free once gRPC has let go of the stream.
+  grpc::Status status;
+  for (int attempt = 0; attempt < 1000; ++attempt) {
+    Context context;
+    auto stream = fixture.kserve->ModelStreamInfer(&context);
+    stream->WritesDone();
+    status = stream->Finish();
+    if (status.ok()) break;
+  }
+  CHECK(status.ok());
+}
+
+TEST_CASE("GrpcServer: it waits for threads that still hold a call before it goes", "[grpc]") {
+  absl::Notification may_go_on, is_gone;
+  GrpcFixture fixture;
+  fixture.observer.HoldAtFirstToken(&may_go_on);
+  Context context;
+  auto reader = fixture.inference->Generate(&context, MakeRequest("abc", 5));
+  fixture.observer.has_first_token.WaitForNotification();
+  std::thread destroyer([&] {
+    fixture.server.reset();
+    is_gone.Notify();
+  });
+  CHECK_FALSE(is_gone.WaitForNotificationWithTimeout(absl::Milliseconds(100)));
+  may_go_on.Notify();
+  destroyer.join();
+  v1::GenerateResponse response;
+  while (reader->Read(&response)) {
+  }
+  CHECK_FALSE(reader->Finish().ok());
+}
+
+TEST_CASE("GrpcServer: every refusal is told with its caller", "[grpc]") {
+  ApiKeys keys;
+  REQUIRE(keys.AddKey("secret") == absl::OkStatus());
+  GrpcServerOptions options;
+  options.limits.max_infer_streams = 0;
+  GrpcFixture fixture(options, keys);
+  // The one refusal since the last look.
+  const auto refused = [&fixture] {
+    auto refusals = fixture.observer.TakeRefusals();
+    REQUIRE(refusals.size() == 1);
+    CHECK_FALSE(refusals[0].caller.request_id.empty());
+    CHECK_FALSE(refusals[0].caller.remote.empty());
+    return refusals[0].caller.endpoint + " " + absl::StatusCodeToString(refusals[0].status.code());
+  };
+  const auto open = [](Context& context) { context.AddMetadata("authorization", "Bearer secret"); };
+  Context no_key, bad_value, empty, embed, infer, stream, loading, fine;
+  Run(*fixture.inference, &no_key, MakeRequest("a", 1));
+  CHECK(refused() == "grpc.generate UNAUTHENTICATED");
+  open(bad_value);
+  Run(*fixture.inference, &bad_value, MakeRequest("a", -1));
+  CHECK(refused() == "grpc.generate INVALID_ARGUMENT");
+  open(empty);
+  Run(*fixture.inference, &empty, MakeRequest("", 1));  // found by the worker
+  CHECK(refused() == "grpc.generate INVALID_ARGUMENT");
+  open(embed);
+  v1::EmbedResponse embeddings;
+  fixture.inference->Embed(&embed, {}, &embeddings);
+  CHECK(refused() == "grpc.embed INVALID_ARGUMENT");
+  open(infer);
+  inference::ModelInferResponse answer;
+  fixture.kserve->ModelInfer(&infer, {}, &answer);
+  CHECK(refused() == "grpc.infer INVALID_ARGUMENT");
+  open(stream);
+  fixture.kserve->ModelStreamInfer(&stream)->Finish();
+  CHECK(refused() == "grpc.stream_infer RESOURCE_EXHAUSTED");
+  fixture.state.SetGenerator(nullptr);
+  open(loading);
+  Run(*fixture.inference, &loading, MakeRequest("a", 1));
+  CHECK(refused() == "grpc.generate UNAVAILABLE");
+  fixture.state.SetGenerator(fixture.generator);
+  open(fine);
+  CHECK(Run(*fixture.inference, &fine, MakeRequest("a", 1)).ok());
+  CHECK(fixture.observer.TakeRefusals().empty());
+}
+
 TEST_CASE("GrpcServer: while the model loads and while draining, calls are Unavailable", "[grpc]") {
   GrpcFixture fixture;
   fixture.state.SetGenerator(nullptr);
@@ -176,7 +269,7 @@ TEST_CASE("GrpcServer: a taken port and an unreadable certificate are named", "[
   GrpcServerOptions options;
   options.host = "127.0.0.1";
   options.port = fixture.server->port();
-  const GrpcParts parts{.state = fixture.state, .keys = fixture.keys, .on_rejected = nullptr};
+  const GrpcParts parts{.state = fixture.state, .keys = fixture.keys};
   CHECK(absl::IsUnavailable(GrpcServer::Start(options, parts).status()));
   options.port = 0;
   options.tls = TlsConfig{.certificate_file = "/nowhere/cert.pem", .key_file = "/nowhere/key.pem"};
@@ -235,7 +328,7 @@ TEST_CASE("GrpcServer: the bundled model answers, alone and in a crowd alike", "
   GrpcServerOptions options;
   options.host = "127.0.0.1";
   options.port = 0;
-  auto server = GrpcServer::Start(options, {.state = state, .keys = keys, .on_rejected = nullptr}).value();
+  auto server = GrpcServer::Start(options, {.state = state, .keys = keys}).value();
   auto channel = grpc::CreateChannel("localhost:" + std::to_string(server->port()), grpc::InsecureChannelCredentials());
   auto stub = v1::Inference::NewStub(channel);
   const auto chat = [&stub](uint64_t seed) {

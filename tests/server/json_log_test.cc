@@ -4,11 +4,14 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "server/api/api_error.h"
 #include "server/api/json_writer.h"
 #include "server/log/log.h"
+#include "server/request_observer.h"
 
 namespace millrace {
 namespace {
@@ -62,7 +65,8 @@ TEST_CASE("JsonWriter: floats read back as the same float", "[json]") {
   }
 }
 
-TEST_CASE("Log: one JSON object per line, from the level on", "[log]") {
+// What `write` logs, line by line.
+std::vector<json> Lines(const std::function<void(Log&)>& write) {
   char name[] = "/tmp/millrace-log-XXXXXX";
   const int descriptor = mkstemp(name);
   REQUIRE(descriptor >= 0);
@@ -70,15 +74,46 @@ TEST_CASE("Log: one JSON object per line, from the level on", "[log]") {
   {
     auto log = Log::Create(LogLevel::kInfo, name);
     REQUIRE(log.ok());
-    (*log)->Debug("not this");
-    (*log)->Info("line\nbreak {} %s",
-                 {{"text", "quote\" \xFF"}, {"count", int64_t{-3}}, {"share", 0.25}, {"yes", true}});
-    (*log)->Error("last");
+    write(**log);
   }
   std::ifstream file(name);
   std::vector<json> lines;
   for (std::string line; std::getline(file, line);) lines.push_back(json::parse(line, nullptr, false));
   std::remove(name);
+  return lines;
+}
+
+TEST_CASE("Log: a refused request is one line with its caller and its fault, and a rejection if the queue was full",
+          "[log]") {
+  auto metrics = Metrics::Create({.model_name = "m", .version = "1"});
+  const auto lines = Lines([&metrics](Log& log) {
+    const auto observer = MakeRequestObserver(*metrics, &log);
+    Caller caller{.request_id = "r1", .endpoint = "grpc.chat", .remote = "ipv4:1.2.3.4:5"};
+    caller.tenant.name = "acme";
+    observer->OnRejected(caller, ParamError("top_p", "secret words"));
+    observer->OnRejected(caller, absl::ResourceExhaustedError("full"));
+  });
+  REQUIRE(lines.size() == 2);
+  CHECK(lines[0]["message"] == "request refused");
+  CHECK(lines[0]["request_id"] == "r1");
+  CHECK(lines[0]["endpoint"] == "grpc.chat");
+  CHECK(lines[0]["tenant"] == "acme");
+  CHECK(lines[0]["status"] == 400);
+  CHECK(lines[0]["code"] == "invalid_value");
+  CHECK(lines[0]["param"] == "top_p");
+  CHECK(lines[0].dump().find("secret") == std::string::npos);
+  CHECK(lines[1]["status"] == 429);
+  const std::string page = metrics->Scrape(nullptr, {});
+  CHECK(page.find("vllm:admission_rejections_total{engine=\"0\",model_name=\"m\",reason=\"queue_full\"} 1") !=
+        std::string::npos);
+}
+
+TEST_CASE("Log: one JSON object per line, from the level on", "[log]") {
+  const auto lines = Lines([](Log& log) {
+    log.Debug("not this");
+    log.Info("line\nbreak {} %s", {{"text", "quote\" \xFF"}, {"count", int64_t{-3}}, {"share", 0.25}, {"yes", true}});
+    log.Error("last");
+  });
   REQUIRE(lines.size() == 2);
   REQUIRE(lines[0].is_object());
   CHECK(lines[0]["message"] == "line\nbreak {} %s");
