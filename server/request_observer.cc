@@ -18,6 +18,10 @@ class Observer : public RequestObserver {
  public:
   Observer(Metrics& metrics, Log* log) : metrics_(metrics), log_(log) {}
 
+  void OnPrefilled(int32_t num_prompt_tokens, int32_t num_cached_tokens) override {
+    metrics_.OnPrefilled(num_prompt_tokens, num_cached_tokens);
+  }
+  void OnGenerated(int32_t num_tokens) override { metrics_.OnGenerated(num_tokens); }
   void OnFirstToken(const Caller&, absl::Duration since_received) override { metrics_.OnFirstToken(since_received); }
   void OnInterTokenLatency(absl::Duration latency) override { metrics_.OnInterTokenLatency(latency); }
 

@@ -51,8 +51,10 @@ struct RequestRecord {
   int32_t num_choices = 0;
   int32_t num_prompt_tokens = 0;  // each prompt once, however many choices share it; so the next
   int32_t num_cached_tokens = 0;
-  int32_t num_generated_tokens = 0;
+  int32_t num_generated_tokens = 0;  // of all choices
+  int32_t max_generated_tokens = 0;  // of the longest choice
   int32_t max_new_tokens = 0;
+  bool is_corrupted = false;                  // its own results were unusable (not-a-number), while the engine went on
   FinishReason finish = FinishReason::kNone;  // of the choice that ended last; kCancelled when the client left
   absl::Time submitted, scheduled, first_token, last_token, finished;  // InfinitePast when it never happened
 };
@@ -61,6 +63,9 @@ struct RequestRecord {
 class RequestObserver {
  public:
   virtual ~RequestObserver() = default;
+  // A prompt's tokens are all computed or found, once for all its choices.
+  virtual void OnPrefilled(int32_t num_prompt_tokens, int32_t num_cached_tokens) = 0;
+  virtual void OnGenerated(int32_t num_tokens) = 0;
   virtual void OnFirstToken(const Caller& caller, absl::Duration since_received) = 0;
   virtual void OnInterTokenLatency(absl::Duration latency) = 0;
   virtual void OnFinished(const RequestRecord& record) = 0;

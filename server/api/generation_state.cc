@@ -66,12 +66,14 @@ void GenerationState::OnEvent(int32_t index, TokenEvent&& event, absl::Time when
   TextDelta delta{
       .choice = index, .num_cached_tokens = counts_prompt(index) ? event.num_cached_tokens : 0, .finish = event.finish};
   for (const TokenResult& result : event.prompt_logprobs) delta.prompt_logprobs.push_back(Describe(result));
-  delta.embedding = std::move(event.embedding);
+  const int32_t num_tokens_before = choice.num_tokens;
   if (hides_output_) {
     if (event.finish == FinishReason::kStop) delta.finish = FinishReason::kLength;
   } else {
     AppendText(choice, event, delta);
   }
+  NoteTokens(index, event, choice.num_tokens - num_tokens_before);
+  delta.embedding = std::move(event.embedding);
   const bool ended_early = delta.finish != FinishReason::kNone && event.finish == FinishReason::kNone;
   if (ended_early) engine_.Finish(event.id);
   const FinishReason finish = delta.finish;
@@ -108,11 +110,29 @@ void GenerationState::NoteTimes(int32_t index, const TokenEvent& event, absl::Ti
   choice.last_token = record_.last_token = when;
 }
 
+// Counters grow with the tokens, not when a request ends: rates over minutes would otherwise come in jumps.
+void GenerationState::NoteTokens(int32_t index, const TokenEvent& event, int32_t num_new_tokens) {
+  Choice& choice = choices_[static_cast<size_t>(index)];
+  record_.num_generated_tokens += num_new_tokens;
+  // Errors of a whole step or of the engine say nothing about this request: they come from an engine that has failed,
+  // or without the request's times.
+  if (event.finish == FinishReason::kError && event.admitted != absl::InfinitePast() &&
+      engine_.CheckHealth(absl::InfiniteDuration()) != EngineHealth::kFailed) {
+    record_.is_corrupted = true;
+  }
+  if (observer_ == nullptr) return;
+  const bool is_prefilled = !event.tokens.empty() || !event.embedding.empty();
+  if (is_prefilled && !std::exchange(choice.is_prefilled, true) && counts_prompt(index)) {
+    observer_->OnPrefilled(num_prompt_tokens_[static_cast<size_t>(index / num_choices_per_prompt_)],
+                           event.num_cached_tokens);
+  }
+  if (num_new_tokens > 0) observer_->OnGenerated(num_new_tokens);
+}
+
 // Text up to the stop token, if there is one; a stop string ends the choice before the engine would.
 void GenerationState::AppendText(Choice& choice, const TokenEvent& event, TextDelta& delta) {
   for (const TokenResult& result : event.tokens) {
     ++choice.num_tokens;
-    ++record_.num_generated_tokens;
     delta.tokens.push_back(result.token);
     if (params_.num_logprobs >= 0) delta.logprobs.push_back(Describe(result));
     const bool is_stop_token = event.finish == FinishReason::kStop && result.token == event.matched_stop_token;
@@ -167,6 +187,7 @@ TokenText GenerationState::Describe(const TokenResult& result) const {
 
 void GenerationState::Close(Choice& choice, FinishReason finish, absl::Time when) {
   choice.is_over = true;
+  record_.max_generated_tokens = std::max(record_.max_generated_tokens, choice.num_tokens);
   if (--num_open_ > 0) return;
   record_.finish = finish;
   record_.finished = when;

@@ -51,6 +51,7 @@ class GenerationState : public EventReceiver {
     std::optional<Detokenizer> detokenizer;
     std::optional<StopMatcher> matcher;
     int32_t num_tokens = 0;
+    bool is_prefilled = false;
     absl::Time last_token = absl::InfinitePast();
     bool is_over = false;
   };
@@ -58,6 +59,7 @@ class GenerationState : public EventReceiver {
   // A prompt counts once, with the first of its choices: the others share its pages.
   bool counts_prompt(int32_t choice) const { return choice % num_choices_per_prompt_ == 0; }
   void NoteTimes(int32_t index, const TokenEvent& event, absl::Time when);
+  void NoteTokens(int32_t index, const TokenEvent& event, int32_t num_new_tokens);
   void AppendText(Choice& choice, const TokenEvent& event, TextDelta& delta);
   void FinishText(Choice& choice, TextDelta& delta);
   bool PushText(Choice& choice, std::string_view text, TextDelta& delta);

@@ -53,6 +53,8 @@ class FollowingCounter {
   uint64_t last_ = 0;
 };
 
+constexpr char kWaitingHelp[] = "Requests waiting to be scheduled, by reason.";
+
 double Seconds(absl::Duration duration) { return std::max(0.0, absl::ToDoubleSeconds(duration)); }
 
 class MetricsImpl : public Metrics {
@@ -61,6 +63,8 @@ class MetricsImpl : public Metrics {
       : options_(options), base_{{"model_name", options.model_name}, {"engine", "0"}} {
     Gauge("millrace_build_info", "The build that serves; the value is always 1.", {{"version", options.version}})
         .Set(1);
+    // No request waits for anything but room yet: no remote pages, no adapters, no grammars.
+    Gauge("vllm:num_requests_waiting_by_reason", kWaitingHelp, {{"reason", "deferred"}}).Set(0);
   }
 
   void OnStep(const StepStats& stats) override {
@@ -77,21 +81,23 @@ class MetricsImpl : public Metrics {
     }
   }
 
+  void OnPrefilled(int32_t num_prompt_tokens, int32_t num_cached_tokens) override {
+    prompt_tokens_.Increment(num_prompt_tokens);
+    prompt_tokens_cached_.Increment(num_cached_tokens);
+    source_compute_.Increment(std::max(0, num_prompt_tokens - num_cached_tokens));
+    source_cache_.Increment(num_cached_tokens);
+  }
+  void OnGenerated(int32_t num_tokens) override { generation_tokens_.Increment(num_tokens); }
   void OnFirstToken(absl::Duration since_received) override { first_token_.Observe(Seconds(since_received)); }
   void OnInterTokenLatency(absl::Duration latency) override { inter_token_.Observe(Seconds(latency)); }
 
   void OnFinished(const RequestRecord& record) override {
     FinishedCounter(record.finish).Increment();
-    if (record.finish == FinishReason::kError) corrupted_.Increment();
+    if (record.is_corrupted) corrupted_.Increment();
     const int32_t num_computed = std::max(0, record.num_prompt_tokens - record.num_cached_tokens);
-    prompt_tokens_.Increment(record.num_prompt_tokens);
-    prompt_tokens_cached_.Increment(record.num_cached_tokens);
-    source_compute_.Increment(num_computed);
-    source_cache_.Increment(record.num_cached_tokens);
-    generation_tokens_.Increment(record.num_generated_tokens);
     request_prompt_tokens_.Observe(record.num_prompt_tokens);
     request_generation_tokens_.Observe(record.num_generated_tokens);
-    request_max_generation_tokens_.Observe(record.num_generated_tokens);
+    request_max_generation_tokens_.Observe(record.max_generated_tokens);
     request_params_n_.Observe(record.num_choices);
     request_params_max_tokens_.Observe(record.max_new_tokens);
     prefill_computed_tokens_.Observe(num_computed);
@@ -246,10 +252,10 @@ class MetricsImpl : public Metrics {
   // vLLM's names.
   prometheus::Gauge& running_ = Gauge("vllm:num_requests_running", "Requests in the running batch.");
   prometheus::Gauge& waiting_ = Gauge("vllm:num_requests_waiting", "Requests waiting to be scheduled.");
-  prometheus::Gauge& waiting_capacity_ = Gauge(
-      "vllm:num_requests_waiting_by_reason", "Requests waiting to be scheduled, by reason.", {{"reason", "capacity"}});
+  prometheus::Gauge& waiting_capacity_ =
+      Gauge("vllm:num_requests_waiting_by_reason", kWaitingHelp, {{"reason", "capacity"}});
   prometheus::Gauge& kv_usage_ = Gauge("vllm:kv_cache_usage_perc", "Share of KV pages in use, 0 to 1.");
-  prometheus::Counter& prompt_tokens_ = CounterOf("vllm:prompt_tokens_total", "Prompt tokens of finished requests.");
+  prometheus::Counter& prompt_tokens_ = CounterOf("vllm:prompt_tokens_total", "Prompt tokens, once computed or found.");
   prometheus::Counter& prompt_tokens_cached_ =
       CounterOf("vllm:prompt_tokens_cached_total", "Prompt tokens found in the prefix cache.");
   prometheus::Counter& source_compute_ =
@@ -293,7 +299,7 @@ class MetricsImpl : public Metrics {
   prometheus::Histogram& request_generation_tokens_ =
       Histogram("vllm:request_generation_tokens", "Generated tokens of a request.", kTokenCountBuckets);
   prometheus::Histogram& request_max_generation_tokens_ =
-      Histogram("vllm:request_max_num_generation_tokens", "Most tokens generated for a request.", kTokenCountBuckets);
+      Histogram("vllm:request_max_num_generation_tokens", "Tokens of a request's longest choice.", kTokenCountBuckets);
   prometheus::Histogram& request_params_n_ =
       Histogram("vllm:request_params_n", "Answers asked for in a request.", kChoicesBuckets);
   prometheus::Histogram& request_params_max_tokens_ =

@@ -32,6 +32,8 @@ class Metrics {
   // Engine thread, once per step.
   virtual void OnStep(const StepStats& stats) = 0;
   // Delivery and worker threads.
+  virtual void OnPrefilled(int32_t num_prompt_tokens, int32_t num_cached_tokens) = 0;
+  virtual void OnGenerated(int32_t num_tokens) = 0;
   virtual void OnFirstToken(absl::Duration since_received) = 0;
   virtual void OnInterTokenLatency(absl::Duration latency) = 0;
   virtual void OnFinished(const RequestRecord& record) = 0;

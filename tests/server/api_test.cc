@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // OpenAI's routes over a scripted engine.
+#include "absl/synchronization/notification.h"
 #include "tests/server/api_fixture.h"
 
 namespace millrace {
@@ -145,6 +146,63 @@ TEST_CASE("A prompt that several choices share counts once, and so do its cached
   CHECK(page.find("vllm:prompt_tokens_cached_total" + labels + "} 9\n") != std::string::npos);
   CHECK(page.find(labels + ",source=\"local_compute\"} 4\n") != std::string::npos);
   CHECK(page.find(labels + ",source=\"local_cache_hit\"} 9\n") != std::string::npos);
+}
+
+bool HasSample(const std::string& page, const std::string& name, int value) {
+  return page.find(name + "{engine=\"0\",model_name=\"fake\"} " + std::to_string(value) + "\n") != std::string::npos;
+}
+
+TEST_CASE("Tokens are counted as they come, not when the request ends", "[api]") {
+  absl::Notification may_go_on;
+  FakeEngine::Options options;
+  options.script = [&may_go_on](const Request&, int32_t position) {
+    if (position == 3) may_go_on.WaitForNotification();
+    return position < 5 ? 'a' : kFakeEos;
+  };
+  ApiFixture f(options);
+  RawClient client(f.server->port());
+  client.Send(ApiFixture::Bytes("POST", "/v1/completions", R"({"prompt":"abcd"})"));
+  const absl::Time deadline = absl::Now() + absl::Seconds(20);
+  std::string page;
+  while (!HasSample(page, "vllm:generation_tokens_total", 3) && absl::Now() < deadline) {
+    page = f.metrics->Scrape(nullptr, {});
+  }
+  CHECK(HasSample(page, "vllm:generation_tokens_total", 3));
+  CHECK(HasSample(page, "vllm:prompt_tokens_total", 4));
+  CHECK(HasSample(page, "vllm:e2e_request_latency_seconds_count", 0));
+  may_go_on.Notify();
+  CHECK(StatusOf(client.ReadResponse()) == 200);
+  page = f.metrics->Scrape(nullptr, {});
+  CHECK(HasSample(page, "vllm:generation_tokens_total", 6));
+  CHECK(HasSample(page, "vllm:e2e_request_latency_seconds_count", 1));
+}
+
+TEST_CASE("A request's longest choice is told apart from all of them together", "[api]") {
+  FakeEngine::Options options;
+  options.script = [](const Request& request, int32_t position) {
+    return position < (request.sampling.seed == 5 ? 6 : 2) ? 'a' : kFakeEos;
+  };
+  ApiFixture f(options);
+  CHECK(f.Post("/v1/completions", {{"prompt", "x"}, {"n", 2}, {"seed", 5}}).status == 200);
+  const std::string page = f.metrics->Scrape(nullptr, {});
+  CHECK(HasSample(page, "vllm:request_generation_tokens_sum", 10));
+  CHECK(HasSample(page, "vllm:request_max_num_generation_tokens_sum", 7));
+}
+
+TEST_CASE("Only a request whose own results are unusable counts as corrupted", "[api]") {
+  FakeEngine::Options options;
+  options.script = [](const Request& request, int32_t) { return request.prompt_tokens[0] == '!' ? -1 : 'a'; };
+  ApiFixture f(options);
+  CHECK(f.Post("/v1/completions", {{"prompt", "!"}}).status == 500);
+  CHECK(HasSample(f.metrics->Scrape(nullptr, {}), "vllm:corrupted_requests_total", 1));
+  // The watchdog, a lost device and shutting down end requests without looking at them.
+  f.engine->SetPaused(true);
+  RawClient client(f.server->port());
+  client.Send(ApiFixture::Bytes("POST", "/v1/completions", R"({"prompt":"a"})"));
+  REQUIRE(f.engine->WaitRunning(1));
+  f.engine->FailAll(FinishReason::kError);
+  CHECK(StatusOf(client.ReadResponse()) == 500);
+  CHECK(HasSample(f.metrics->Scrape(nullptr, {}), "vllm:corrupted_requests_total", 1));
 }
 
 TEST_CASE("Chat: every sampling field reaches the engine", "[api]") {

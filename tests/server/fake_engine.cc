@@ -132,6 +132,11 @@ TokenEvent FakeEngine::NextEvent(Entry& entry) const {
   } else if (entry.position < static_cast<int32_t>(options_.answer.size())) {
     token = static_cast<unsigned char>(options_.answer[static_cast<size_t>(entry.position)]);
   }
+  if (token < 0) {
+    event.admitted = absl::Now();
+    event.finish = FinishReason::kError;
+    return event;
+  }
   ++entry.position;
   event.tokens.push_back(Describe(token, request.sampling.num_top_logprobs));
   const std::vector<int32_t>& stops = request.stop_token_ids;

@@ -21,7 +21,7 @@ namespace millrace {
 
 inline constexpr int32_t kFakeEos = 256;
 
-// The token of a request's answer at `position`; by default the bytes of `answer`, then the end.
+// The token of a request's answer at `position`; by default the bytes of `answer`, then the end. -1: unusable logits.
 using TokenScript = std::function<int32_t(const Request& request, int32_t position)>;
 
 class FakeEngine : public Engine {

@@ -23,6 +23,8 @@ class RecordingObserver : public RequestObserver {
     Caller caller;
     absl::Status status;
   };
+  void OnPrefilled(int32_t, int32_t) override {}
+  void OnGenerated(int32_t) override {}
   void OnFirstToken(const Caller&, absl::Duration) override {
     if (hold_ == nullptr) return;
     has_first_token.Notify();
