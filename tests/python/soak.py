@@ -2,8 +2,8 @@
 """Many concurrent streams with random disconnects against a real server, meant for sanitizer builds.
 
 Each prompt with its seed is first run alone. Then `--streams` clients run for `--seconds`, some hanging up at a random
-byte. It fails unless every stream that was read to its end equals its solo run, KV pages and running requests are back
-to zero, the server exits with 0 on SIGTERM, and no sanitizer had anything to say.
+byte. It fails unless every choice of every stream that was read to its end equals its solo run, KV pages and running
+requests are back to zero, the server exits with 0 on SIGTERM, and no sanitizer had anything to say.
 """
 import argparse
 import asyncio
@@ -26,9 +26,11 @@ TOPICS = ["What is Millrace?", "hello", "What is 12 + 30?", "Tell me about metri
 def bodies():
     for number, topic in enumerate(TOPICS):
         for temperature in (0.0, 0.9):
-            yield {"model": "soak", "messages": [{"role": "user", "content": topic}], "stream": True,
-                   "temperature": temperature, "seed": 1000 + number, "max_tokens": 24 + 8 * (number % 4),
-                   "ignore_eos": number % 3 == 0}
+            body = {"model": "soak", "stream": True, "temperature": temperature, "seed": 1000 + number,
+                    "max_tokens": 24 + 8 * (number % 4), "ignore_eos": number % 3 == 0, "n": 1 + number % 2}
+            yield "/v1/chat/completions", {**body, "messages": [{"role": "user", "content": topic}]}
+            if number % 2 == 0:
+                yield "/v1/completions", {**body, "prompt": topic, "n": 1 + number % 4 // 2}
 
 
 def free_port() -> int:
@@ -37,12 +39,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-async def stream(port, body, hang_up_after=None):
-    """The text of a streamed answer; None after hanging up at the given number of bytes."""
+async def stream(port, path, body, hang_up_after=None):
+    """The texts of a streamed answer's choices; None after hanging up at the given number of bytes."""
     payload = json.dumps(body).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: soak\r\nContent-Type: application/json\r\n"
+        writer.write(b"POST " + path.encode() + b" HTTP/1.1\r\nHost: soak\r\nContent-Type: application/json\r\n"
                      b"Connection: close\r\nContent-Length: " + str(len(payload)).encode() + b"\r\n\r\n")
         if hang_up_after == 0:
             return None
@@ -66,16 +68,16 @@ async def stream(port, body, hang_up_after=None):
         raise AssertionError(f"a stream ended without [DONE]: ...{text[-300:]}")
     # Chunked framing may cut a line; sizes stand alone on lines and are dropped before joining.
     joined = re.sub(r"\r\n[0-9a-fA-F]+\r\n", "", text.split("\r\n\r\n", 1)[1])
-    answer = ""
+    answer = [""] * body["n"]
     for line in re.findall(r"data: (\{.*?\})\s*\n", joined):
         for choice in json.loads(line).get("choices", []):
-            answer += choice.get("delta", {}).get("content") or ""
+            answer[choice["index"]] += choice.get("text") or choice.get("delta", {}).get("content") or ""
     return answer
 
 
 async def soak(port, seconds, num_streams, seed):
     jobs = list(bodies())
-    solo = [await stream(port, body) for body in jobs]
+    solo = [await stream(port, *job) for job in jobs]
     counts = {"finished": 0, "hung up": 0}
     end = time.monotonic() + seconds
 
@@ -84,7 +86,7 @@ async def soak(port, seconds, num_streams, seed):
         while time.monotonic() < end:
             job = rng.randrange(len(jobs))
             hang_up = rng.choice([None, None, 0, rng.randrange(1, 400), rng.randrange(400, 6000)])
-            answer = await stream(port, jobs[job], hang_up)
+            answer = await stream(port, *jobs[job], hang_up)
             if answer is None:
                 counts["hung up"] += 1
                 continue
