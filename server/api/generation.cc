@@ -24,12 +24,16 @@ uint64_t RandomSeed() {
   return seed;
 }
 
-// No text can become fewer tokens than its bytes divided by this, but for what a normaliser takes away.
+// A text has at least its bytes divided by this many tokens, unless a normaliser takes most of it away.
 size_t LongestTokenBytes(const Tokenizer& tokenizer) {
-  size_t num_bytes = 1;
-  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id)
-    num_bytes = std::max(num_bytes, tokenizer.TokenBytes(id).size());
-  return num_bytes;
+  size_t longest = 1;
+  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) longest = std::max(longest, tokenizer.TokenBytes(id).size());
+  return longest;
+}
+
+// A text on which the tokenizer gives up stays at fault: unlike a full queue, it should not be tried again.
+absl::Status TextFault(const char* param, const absl::Status& status) {
+  return ParamError(param, std::string(status.message()));
 }
 
 class GenerationImpl : public Generation {
@@ -94,7 +98,7 @@ class GeneratorImpl : public Generator {
     if (absl::Status status = CheckText("prompt", text.size()); !status.ok()) return status;
     auto tokens = engine_.tokenizer().Encode(text, SpecialTokens::kPlainText,
                                              adds_special_tokens ? Framing::kTemplate : Framing::kNone);
-    if (!tokens.ok()) return WithErrorParam(tokens.status(), "prompt");
+    if (!tokens.ok()) return TextFault("prompt", tokens.status());
     return tokens;
   }
 
@@ -170,7 +174,7 @@ absl::StatusOr<std::vector<int32_t>> GeneratorImpl::RenderChat(const ChatRequest
   if (!prompt.ok()) return WithErrorParam(prompt.status(), "messages");
   if (absl::Status status = CheckText("messages", prompt->text.size_bytes()); !status.ok()) return status;
   auto tokens = engine_.tokenizer().EncodeSegments(prompt->segments());
-  if (!tokens.ok()) return WithErrorParam(tokens.status(), "messages");
+  if (!tokens.ok()) return TextFault("messages", tokens.status());
   return tokens;
 }
 

@@ -151,6 +151,23 @@ TEST_CASE("Errors: a text too long for any tokens is refused by its bytes", "[ap
   CHECK(f.Post("/tokenize", {{"prompt", std::string(260, 'x')}}).json["count"] == 260);
 }
 
+TEST_CASE("Errors: a text on which the tokenizer gives up is the client's fault, not a full queue", "[api]") {
+  const std::string plain = R"("pre_tokenizer":{"type":"ByteLevel",)";
+  std::string json = ByteTokenizerJson();
+  const size_t begin = json.find(plain), end = json.find('}', begin) + 1;
+  REQUIRE(begin != std::string::npos);
+  json.replace(begin, end - begin,
+               R"("pre_tokenizer":{"type":"Sequence","pretokenizers":[)"
+               R"({"type":"Split","pattern":{"Regex":"(a+)+$"},"behavior":"Isolated","invert":false},)"
+               R"({"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":false}]})");
+  ApiFixture f({.tokenizer_json = json});
+  const std::string explosive = std::string(50, 'a') + "b";
+  CheckRefused(f.Post("/v1/completions", {{"prompt", explosive}}), 400, "prompt");
+  CheckRefused(f.Post("/v1/chat/completions", ChatBody({{"messages", {{{"role", "user"}, {"content", explosive}}}}})),
+               400, "messages");
+  CHECK(f.Post("/v1/completions", {{"prompt", "ab"}}).status == 200);
+}
+
 TEST_CASE("Metrics and probes answer while every worker is busy", "[api]") {
   absl::Notification is_busy, may_go_on;
   FakeEngine::Options options;

@@ -56,7 +56,7 @@ std::string ByteTokenizerJson() {
 }
 
 FakeEngine::FakeEngine(Options options) : options_(std::move(options)) {
-  auto tokenizer = Tokenizer::FromJson(ByteTokenizerJson());
+  auto tokenizer = Tokenizer::FromJson(options_.tokenizer_json.empty() ? ByteTokenizerJson() : options_.tokenizer_json);
   if (!tokenizer.ok()) {
     std::fprintf(stderr, "%s\n", std::string(tokenizer.status().message()).c_str());
     std::abort();

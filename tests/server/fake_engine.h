@@ -34,6 +34,7 @@ class FakeEngine : public Engine {
     absl::Duration step_time;       // of every step
     int32_t num_cached_tokens = 0;
     bool has_template = true;
+    std::string tokenizer_json;       // empty: ByteTokenizerJson()
     std::function<void()> on_submit;  // may block
   };
   explicit FakeEngine(Options options);
