@@ -21,7 +21,7 @@ void RefuseStreamedPromptLogprobs(JsonFields& fields, const GenerationParams& pa
 void RefuseStructuredOutput(JsonFields& fields);
 // "prompt" or "input": a string, strings, token ids, or lists of token ids.
 void ReadPrompts(JsonFields& fields, const char* name, std::vector<Prompt>& prompts);
-// messages, tools, chat_template_kwargs, add_generation_prompt, ...
-void ReadConversation(JsonFields& fields, ChatRequest& request);
+// messages, tools, chat_template_kwargs, add_generation_prompt, ... `text`: the body that `fields` was parsed from.
+void ReadConversation(JsonFields& fields, std::string_view text, ChatRequest& request);
 
 }  // namespace millrace

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // OpenAI's messages and tools to a Conversation.
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -16,8 +18,24 @@ constexpr size_t kMaxMessages = 16384;
 constexpr size_t kMaxTools = 1024;
 constexpr size_t kMaxRoleBytes = 64;
 
-// The library's numbers, strings and containers are valid by now, so the second parse cannot be surprised.
-absl::StatusOr<TemplateValue> ToTemplateValue(const json& value) { return ParseJsonValue(value.dump()); }
+// The body once more, with the keys of its objects in the client's order: json sorts them, and a model that was trained
+// on tools as clients write them calls worse when it reads them sorted. Parsed only when something asks.
+class OrderedBody {
+ public:
+  explicit OrderedBody(std::string_view text) : text_(text) {}
+
+  // REQUIRES: the body has the member.
+  absl::StatusOr<TemplateValue> Member(std::string_view name) {
+    if (!body_.has_value()) body_ = ParseJsonValue(text_);
+    if (!body_->ok()) return body_->status();
+    const TemplateValue* member = (*body_)->as_dict().Find(name);
+    return member == nullptr ? TemplateValue() : *member;
+  }
+
+ private:
+  const std::string_view text_;
+  std::optional<absl::StatusOr<TemplateValue>> body_;
+};
 
 void ReadContentParts(const json& content, JsonFields& fields, std::vector<ContentPart>& parts) {
   for (const json& item : content) {
@@ -114,7 +132,7 @@ void ReadMessages(JsonFields& fields, std::vector<ChatMessage>& messages) {
 }
 
 // Tools reach the template as they are; nothing is offered with tool_choice "none".
-void ReadTools(JsonFields& fields, Conversation& conversation) {
+void ReadTools(JsonFields& fields, OrderedBody& body, Conversation& conversation) {
   const json* tools = fields.Find("tools");
   const json* choice = fields.Find("tool_choice");
   if (choice != nullptr && !choice->is_string() && !choice->is_object()) {
@@ -136,17 +154,18 @@ void ReadTools(JsonFields& fields, Conversation& conversation) {
     }
   }
   if (tools->empty() || (choice != nullptr && *choice == "none")) return;
-  auto value = ToTemplateValue(*tools);
+  auto value = body.Member("tools");
   if (!value.ok()) return fields.Fail("tools", std::string(value.status().message()));
   conversation.tools = *std::move(value);
 }
 
 }  // namespace
 
-void ReadConversation(JsonFields& fields, ChatRequest& request) {
+void ReadConversation(JsonFields& fields, std::string_view text, ChatRequest& request) {
   Conversation& conversation = request.conversation;
+  OrderedBody body(text);
   ReadMessages(fields, conversation.messages);
-  ReadTools(fields, conversation);
+  ReadTools(fields, body, conversation);
   fields.Read("add_generation_prompt", conversation.adds_generation_prompt);
   fields.Read("continue_final_message", conversation.continues_final_message);
   if (conversation.continues_final_message) {
@@ -161,7 +180,7 @@ void ReadConversation(JsonFields& fields, ChatRequest& request) {
   fields.RefuseUnlessNull("chat_template", "is not accepted in requests");
   if (const json* variables = fields.Find("chat_template_kwargs")) {
     if (!variables->is_object()) return fields.Fail("chat_template_kwargs", "must be an object", kInvalidType);
-    auto value = ToTemplateValue(*variables);
+    auto value = body.Member("chat_template_kwargs");
     if (!value.ok()) return fields.Fail("chat_template_kwargs", std::string(value.status().message()));
     conversation.template_variables = *std::move(value);
   }

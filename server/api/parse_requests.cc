@@ -62,7 +62,7 @@ absl::StatusOr<ParsedChat> ParseChat(std::string_view body) {
   ParsedChat parsed;
   ChatRequest& request = parsed.request;
   ReadModel(fields, request.model);
-  ReadConversation(fields, request);
+  ReadConversation(fields, body, request);
   ReadSampling(fields, request.params);
   ReadChatLimits(fields, request.params);
   ReadChatLogprobs(fields, request.params);
@@ -105,7 +105,7 @@ absl::StatusOr<ParsedTokenize> ParseTokenize(std::string_view body) {
   if (fields.Find("messages") != nullptr) {
     ChatRequest request;
     ReadModel(fields, request.model);
-    ReadConversation(fields, request);
+    ReadConversation(fields, body, request);
     fields.Read("add_special_tokens", request.adds_special_tokens);
     parsed.request = std::move(request);
   } else {

@@ -264,6 +264,18 @@ TEST_CASE("Chat: parts, tools and template switches reach the template", "[api]"
   CHECK(text_of(body).find("<|assistant|>") == std::string::npos);
 }
 
+TEST_CASE("Chat: tools and template switches keep the order of their keys", "[api]") {
+  ApiFixture f;
+  const std::string tool =
+      R"({"type": "function", "function": {"name": "f", "description": "d", "parameters": {"z": 1, "a": 2}}})";
+  const std::string body = R"({"messages": [{"role": "user", "content": "x"}], "tools": [)" + tool +
+                           R"(], "chat_template_kwargs": {"shows_tools": {"y": 1, "b": 2}}})";
+  const JsonReply tokens = f.Call("POST", "/tokenize", body);
+  REQUIRE(tokens.status == 200);
+  const std::string text = f.Post("/detokenize", {{"tokens", tokens.json["tokens"]}}).json["prompt"];
+  CHECK(text.find("[" + tool + "]" + R"({"y": 1, "b": 2})") != std::string::npos);
+}
+
 TEST_CASE("Completions: prompts as text, list, ids and lists of ids", "[api]") {
   ApiFixture f({.answer = "ok"});
   for (const json& prompt : {json("ab"), json{"ab", "cd"}, json{97, 98}, json{{97, 98}, {99}}}) {

@@ -12,6 +12,7 @@ namespace {
 constexpr char kTemplate[] =
     "{% for m in messages %}<|{{ m.role if m.role == 'assistant' else 'user' }}|>{{ m.content }}{% endfor %}"
     "{% if tools %}[{{ tools | length }} tools]{% endif %}"
+    "{% if shows_tools %}{{ tools | tojson }}{{ shows_tools | tojson }}{% endif %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}";
 
 // GPT-2's byte alphabet: every byte as a visible character.
