@@ -46,8 +46,9 @@ void CallGate::Close() {
 }
 
 void CallGate::AwaitEmpty() const {
-  const auto is_empty = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return num_calls_ == 0; };
-  absl::MutexLock lock(&mu_, absl::Condition(&is_empty));
+  const auto is_empty = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return num_calls_ == 0; };
+  absl::MutexLock lock(&mu_);
+  mu_.Await(absl::Condition(&is_empty));
 }
 
 int CallGate::num_calls() const {
