@@ -20,7 +20,8 @@ TEST_CASE("Bundled model: its tokenizer gives the ids of Hugging Face's tokenize
   REQUIRE(text.status().ToString() == "OK");
   const GoldenFile golden = Golden();
   int num_cases = 0;
-  for (const simdjson::dom::element entry : golden.root()["tokenizer"].get_array().value()) {
+  const simdjson::dom::array entries = golden.root()["tokenizer"].get_array().value();
+  for (const simdjson::dom::element entry : entries) {
     const std::string input = Text(entry["text"].value());
     CAPTURE(input);
     const auto ids = GoldenFile::ToNumbers<int32_t>(entry["ids"].value());
@@ -37,7 +38,8 @@ TEST_CASE("Bundled model: greedy answers equal those of its training code", "[bu
   const GoldenFile golden = Golden();
   ModelFixture fixture(ModelDir(), {.page_tokens = 16, .max_tokens = 1024});
   int num_prompts = 0;
-  for (const simdjson::dom::element entry : golden.root()["greedy"].get_array().value()) {
+  const simdjson::dom::array entries = golden.root()["greedy"].get_array().value();
+  for (const simdjson::dom::element entry : entries) {
     const auto prompt = GoldenFile::ToNumbers<int32_t>(entry["prompt_ids"].value());
     const auto expected = GoldenFile::ToNumbers<int32_t>(entry["greedy_ids"].value());
     const auto margins = GoldenFile::ToNumbers<float>(entry["margins"].value());
