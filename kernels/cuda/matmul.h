@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// out = x * W^T (+ bias) (+ residual) for every weight format. LaunchMatmul chooses a kernel (matmul_plan.h) and starts
+// it on the stream; it allocates nothing and does not wait. Sums run in an order fixed by the shapes and the machine,
+// so the same call gives the same bits.
+//
+//   dense        x and W in the same 16-bit type on tensor cores; other pairs in float32
+//   int8         a scale per channel: x quantised per row, y = (sum of q_x * q_w) * s_x * s_w, the sum exact
+//   int8 grouped a scale per group of K: w = q * s in the activations' type times x, float32 sums
+//   int4         likewise with w = (q - zero) * s
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cuda/matmul_pack.h"
+#include "kernels/cuda/quantized_rows.h"
+#include "kernels/tensor.h"
+
+namespace millrace::cuda {
+
+struct MatmulLaunch {
+  Matrix x;                     // [T, K] BF16 or F16; data may be null when x_quantized is given and used
+  QuantizedRows x_quantized;    // int8 with a scale per channel: x when already quantised; else made in the workspace
+  WeightOnDevice w;             // [N, K]
+  const float* bias = nullptr;  // [N] or null
+  Matrix out;                   // [T, N] in x's dtype, or F32 (logits)
+  const void* residual = nullptr;  // null, or [T, N] of out's dtype and stride; may alias out
+  void* workspace = nullptr;       // MatmulWorkspaceBytes, 256-byte aligned, zeroed once before its first use
+  size_t workspace_bytes = 0;
+  int num_multiprocessors = 0;  // of the device
+  bool is_dependent = false;    // programmatic dependent launch on the stream's previous kernel
+};
+
+// One workspace serves all matmuls of a stream, one after the other. Grows with rows only for quantised activations.
+size_t MatmulWorkspaceBytes(int64_t max_rows, int64_t max_n, int64_t max_k);
+
+// REQUIRES: shapes as above, w as PackWeight laid it out, out not overlapping x. Any T, N, K >= 1; rows that are not
+// 16-byte aligned are served by the plain kernel. cudaErrorInvalidValue: a dtype pair no kernel takes.
+cudaError_t LaunchMatmul(const MatmulLaunch& launch, cudaStream_t stream);
+
+// The plain twin: one thread an output, any shape. The other kernels are tested against it.
+cudaError_t LaunchMatmulPlain(const MatmulLaunch& launch, cudaStream_t stream);
+
+}  // namespace millrace::cuda
