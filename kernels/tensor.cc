@@ -17,6 +17,8 @@ std::string_view DTypeName(DType dtype) {
       return "uint8";
     case DType::kI32:
       return "int32";
+    case DType::kF8E4M3:
+      return "fp8_e4m3";
   }
   return "unknown";
 }

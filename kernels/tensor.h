@@ -9,7 +9,7 @@
 
 namespace millrace {
 
-enum class DType : uint8_t { kF32, kF16, kBF16, kI8, kU8, kI32 };
+enum class DType : uint8_t { kF32, kF16, kBF16, kI8, kU8, kI32, kF8E4M3 };
 
 constexpr size_t DTypeBytes(DType dtype) {
   switch (dtype) {
@@ -21,11 +21,12 @@ constexpr size_t DTypeBytes(DType dtype) {
       return 2;
     case DType::kI8:
     case DType::kU8:
+    case DType::kF8E4M3:
       return 1;
   }
   return 0;
 }
-std::string_view DTypeName(DType dtype);  // "float32", "float16", "bfloat16", "int8", "uint8", "int32"
+std::string_view DTypeName(DType dtype);  // "float32", "float16", "bfloat16", "int8", "uint8", "int32", "fp8_e4m3"
 
 // A matrix view: `rows` rows of `cols` elements, row starts `stride` elements apart (stride >= cols).
 struct Matrix {
