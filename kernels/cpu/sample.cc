@@ -10,9 +10,9 @@
 #include "kernels/check.h"
 #include "kernels/cpu/logprobs.h"
 #include "kernels/cpu/op_context.h"
-#include "kernels/cpu/rng.h"
 #include "kernels/cpu/vocab_scan.h"
 #include "kernels/ops.h"
+#include "kernels/rng.h"
 
 namespace millrace::cpu {
 namespace {

@@ -30,7 +30,6 @@ struct SampleLaunch {
   DeviceSampleResult* results = nullptr;  // [num_rows]
   DeviceTokenLogprob* top = nullptr;      // [num_rows, kMaxTopLogprobs], best first; entries not wanted are left alone
   void* workspace = nullptr;              // SampleWorkspaceBytes, 256-byte aligned; needs no clearing
-  int64_t workspace_tokens = 0;           // num_tokens it was made for: at least all that `tokens` holds
   bool is_dependent = false;
 };
 
