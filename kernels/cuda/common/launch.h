@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// How every launcher launches: Launch(Kernel<...>, {grid, block, shared_bytes, stream, is_dependent}, arguments...).
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <type_traits>
+
+namespace millrace::cuda {
+
+struct LaunchShape {
+  dim3 grid;
+  dim3 block;
+  size_t shared_bytes = 0;  // dynamic shared memory of a block
+  cudaStream_t stream = nullptr;
+  // May start before the stream's previous kernel is through: only for kernels that call ptx::GridDependencyWait()
+  // before they touch what a predecessor reads or writes.
+  bool is_dependent = false;
+};
+
+// Shared memory a block may have without being asked for.
+inline constexpr size_t kDefaultSharedBytes = 48 * 1024;
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t Launch(void (*kernel)(Parameters...), const LaunchShape& shape, Arguments&&... arguments) {
+  if (shape.shared_bytes > kDefaultSharedBytes) {
+    const cudaError_t error =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
+    if (error != cudaSuccess) return error;
+  }
+  cudaLaunchAttribute dependent = {};
+  dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  dependent.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = shape.grid;
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = shape.stream;
+  config.attrs = &dependent;
+  config.numAttrs = shape.is_dependent ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, static_cast<std::type_identity_t<Parameters>>(arguments)...);
+}
+
+}  // namespace millrace::cuda

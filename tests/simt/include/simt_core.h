@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// What the shadow headers ask of the emulator, and what tests may ask of it. See tests/simt/emulator/block.h for how
+// it works. Blocks run one after another on the launching thread; a mutex keeps launches of several threads apart.
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "vector_types.h"
+
+namespace simt {
+
+// A place in a kernel's source, for reports.
+struct Where {
+  const char* file;
+  int line;
+};
+#define SIMT_HERE \
+  ::simt::Where { __builtin_FILE(), __builtin_LINE() }
+
+constexpr uint32_t kAllLanes = 0xffffffffu;
+
+// The arguments of a warp's lanes at a collective; null for lanes outside the mask.
+struct Lanes {
+  void* arguments[32];
+  uint32_t mask;
+};
+
+// Waits until all lanes of the mask are here with the same name and mask; whoever comes last executes for all.
+void MeetWarp(const char* name, uint32_t mask, void* argument, void (*execute)(const Lanes&), Where where);
+// Waits for the whole block. Returns how many threads brought true.
+int MeetBlock(bool value, Where where);
+int ThisLane();
+
+// Ends the launch with a report that names kernel, block and thread. Device code only.
+[[noreturn]] void Fail(const std::string& what);
+
+// The block's dynamic shared memory.
+void* SharedBytes();
+bool IsShared(const void* address, size_t num_bytes);
+// Asynchronous copies of the calling thread: they land when a wait covers them, or, by the seed, earlier.
+void CopyAsync(void* shared, const void* global, size_t num_bytes, bool is_valid);
+void CommitCopies();
+void WaitCopies(int num_pending);
+void NoteGridDependencyWait();
+
+// Accesses of shared memory by the calling thread (or by a lane of its warp), for the race report.
+enum class Access : uint8_t { kRead, kWrite, kAtomic };
+void NoteAccess(const void* address, size_t num_bytes, Access access);
+void NoteLaneRead(int lane, const void* address, size_t num_bytes);
+
+// Host side ------------------------------------------------------------------------------------------------------
+
+struct LaunchRequest {
+  const void* kernel = nullptr;
+  dim3 grid, block;
+  size_t shared_bytes = 0;
+  bool is_dependent = false;
+  void (*run)(const void* arguments) = nullptr;  // calls the kernel, as one thread
+  const void* arguments = nullptr;
+};
+// Runs all blocks. False: a report ended it; it is on stderr and in LastReport.
+bool RunKernel(const LaunchRequest& request);
+
+// 0: blocks and threads in order. Else each block draws its order from the seed, and so does the grid.
+void SetSeed(uint64_t seed);
+// The text of the last report, and forgets it. Empty: none since.
+std::string TakeReport();
+// While one lives, reports are kept and not printed.
+class QuietReports {
+ public:
+  QuietReports();
+  ~QuietReports();
+};
+
+// Ways in which a warp's ldmatrix or 16-byte asynchronous copies met in a bank, summed since the last call.
+struct BankConflicts {
+  int64_t ldmatrix = 0;
+};
+BankConflicts TakeBankConflicts();
+
+}  // namespace simt
+
+extern uint3 threadIdx, blockIdx;
+extern dim3 blockDim, gridDim;
