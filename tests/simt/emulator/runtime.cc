@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+// The host calls that are not memory: errors, the device, streams, events, graphs and launches.
+#include "tests/simt/emulator/runtime.h"
+
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "cuda_runtime.h"
+
+struct CUgraph_st {
+  std::vector<std::function<cudaError_t()>> works;
+};
+struct CUgraphExec_st {
+  std::vector<std::function<cudaError_t()>> works;
+};
+struct CUstream_st {
+  bool is_capturing = false;
+  CUgraph_st recorded;
+};
+struct CUevent_st {
+  std::chrono::steady_clock::time_point recorded_at;
+};
+
+namespace simt {
+namespace {
+
+constexpr size_t kMaxSharedBytes = 232448;  // sm_90's 227 KB
+constexpr size_t kDefaultSharedBytes = 48 * 1024;
+
+struct State {
+  std::mutex mu;
+  cudaError_t device = cudaSuccess;
+  std::map<const void*, int> shared_bytes;  // kernels that asked for more than the default
+};
+State& TheState() {
+  static State state;
+  return state;
+}
+thread_local cudaError_t last_error = cudaSuccess;
+
+bool IsLaunchable(const cudaLaunchConfig_t& config) {
+  const dim3 &grid = config.gridDim, &block = config.blockDim;
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || block.x == 0 || block.y == 0 || block.z == 0) return false;
+  if (grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || block.z > 64) return false;
+  return uint64_t{block.x} * block.y * block.z <= 1024;
+}
+
+bool HasShared(const void* kernel, size_t num_bytes) {
+  const std::lock_guard<std::mutex> lock(TheState().mu);
+  const auto found = TheState().shared_bytes.find(kernel);
+  const size_t limit = found == TheState().shared_bytes.end() ? kDefaultSharedBytes : found->second;
+  return num_bytes <= std::max(limit, kDefaultSharedBytes);
+}
+
+}  // namespace
+
+cudaError_t Note(cudaError_t error) {
+  if (error != cudaSuccess) last_error = error;
+  return error;
+}
+cudaError_t DeviceState() {
+  const std::lock_guard<std::mutex> lock(TheState().mu);
+  return TheState().device;
+}
+void LoseDevice() {
+  const std::lock_guard<std::mutex> lock(TheState().mu);
+  TheState().device = cudaErrorLaunchFailure;
+}
+
+cudaError_t RunOrRecord(cudaStream_t stream, std::function<cudaError_t()> work) {
+  if (stream == nullptr || !stream->is_capturing) return Note(work());
+  stream->recorded.works.push_back(std::move(work));
+  return cudaSuccess;
+}
+
+cudaError_t LaunchOrRecord(const cudaLaunchConfig_t& config, const void* kernel, void (*run)(const void* arguments),
+                           std::shared_ptr<const void> arguments) {
+  if (!IsLaunchable(config)) return Note(cudaErrorInvalidConfiguration);
+  if (!HasShared(kernel, config.dynamicSmemBytes)) return Note(cudaErrorInvalidValue);
+  LaunchRequest request;
+  request.kernel = kernel;
+  request.grid = config.gridDim;
+  request.block = config.blockDim;
+  request.shared_bytes = config.dynamicSmemBytes;
+  request.run = run;
+  for (unsigned int i = 0; i < config.numAttrs; ++i) {
+    const cudaLaunchAttribute& attribute = config.attrs[i];
+    request.is_dependent |= attribute.id == cudaLaunchAttributeProgrammaticStreamSerialization &&
+                            attribute.val.programmaticStreamSerializationAllowed != 0;
+  }
+  return RunOrRecord(config.stream, [request, arguments = std::move(arguments)]() mutable {
+    if (DeviceState() != cudaSuccess) return DeviceState();
+    request.arguments = arguments.get();
+    if (RunKernel(request)) return cudaSuccess;
+    LoseDevice();
+    return cudaErrorLaunchFailure;
+  });
+}
+
+}  // namespace simt
+
+// A real device stays lost for the life of the process; here the next test may go on once the error was taken.
+cudaError_t cudaGetLastError() {
+  const std::lock_guard<std::mutex> lock(simt::TheState().mu);
+  const cudaError_t device = std::exchange(simt::TheState().device, cudaSuccess);
+  const cudaError_t error = std::exchange(simt::last_error, cudaSuccess);
+  return error != cudaSuccess ? error : device;
+}
+cudaError_t cudaPeekAtLastError() { return simt::last_error != cudaSuccess ? simt::last_error : simt::DeviceState(); }
+
+const char* cudaGetErrorName(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess:
+      return "cudaSuccess";
+    case cudaErrorInvalidValue:
+      return "cudaErrorInvalidValue";
+    case cudaErrorMemoryAllocation:
+      return "cudaErrorMemoryAllocation";
+    case cudaErrorInvalidConfiguration:
+      return "cudaErrorInvalidConfiguration";
+    case cudaErrorInvalidDevice:
+      return "cudaErrorInvalidDevice";
+    case cudaErrorLaunchFailure:
+      return "cudaErrorLaunchFailure";
+    case cudaErrorStreamCaptureUnsupported:
+      return "cudaErrorStreamCaptureUnsupported";
+    default:
+      return "another CUDA error";
+  }
+}
+const char* cudaGetErrorString(cudaError_t error) { return cudaGetErrorName(error); }
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 1;
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) { return simt::Note(device == 0 ? cudaSuccess : cudaErrorInvalidDevice); }
+cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  if (device != 0) return simt::Note(cudaErrorInvalidDevice);
+  *properties = {};
+  std::snprintf(properties->name, sizeof(properties->name), "emulated device");
+  properties->totalGlobalMem = size_t{8} << 30;
+  properties->sharedMemPerBlock = simt::kDefaultSharedBytes;
+  properties->sharedMemPerBlockOptin = simt::kMaxSharedBytes;
+  properties->sharedMemPerMultiprocessor = simt::kMaxSharedBytes + 1024;
+  properties->regsPerBlock = 65536;
+  properties->warpSize = 32;
+  properties->maxThreadsPerBlock = 1024;
+  properties->maxThreadsPerMultiProcessor = 2048;
+  properties->multiProcessorCount = 4;
+  properties->major = 9;
+  properties->l2CacheSize = 1 << 20;
+  properties->memoryBusWidth = 64;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+  cudaDeviceProp properties;
+  const cudaError_t error = cudaGetDeviceProperties(&properties, device);
+  if (error != cudaSuccess) return error;
+  switch (attribute) {
+    case cudaDevAttrMaxSharedMemoryPerBlock:
+      *value = static_cast<int>(properties.sharedMemPerBlock);
+      return cudaSuccess;
+    case cudaDevAttrMultiProcessorCount:
+      *value = properties.multiProcessorCount;
+      return cudaSuccess;
+    case cudaDevAttrL2CacheSize:
+      *value = properties.l2CacheSize;
+      return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = properties.major;
+      return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = properties.minor;
+      return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+      *value = static_cast<int>(properties.sharedMemPerMultiprocessor);
+      return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = static_cast<int>(properties.sharedMemPerBlockOptin);
+      return cudaSuccess;
+  }
+  return simt::Note(cudaErrorInvalidValue);
+}
+cudaError_t cudaDeviceSynchronize() { return simt::Note(simt::DeviceState()); }
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) { return cudaDriverGetVersion(version); }
+
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
+  if (value < 0 || value > static_cast<int>(simt::kMaxSharedBytes)) return simt::Note(cudaErrorInvalidValue);
+  const std::lock_guard<std::mutex> lock(simt::TheState().mu);
+  simt::TheState().shared_bytes[kernel] = value;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreate(cudaStream_t* stream) {
+  *stream = new CUstream_st();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned int) { return cudaStreamCreate(stream); }
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned int, int) { return cudaStreamCreate(stream); }
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete stream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (stream != nullptr && stream->is_capturing) return simt::Note(cudaErrorStreamCaptureUnsupported);
+  return simt::Note(simt::DeviceState());
+}
+cudaError_t cudaStreamQuery(cudaStream_t stream) { return cudaStreamSynchronize(stream); }
+// Whatever was recorded has run.
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned int) { return cudaSuccess; }
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* user_data) {
+  return simt::RunOrRecord(stream, [function, user_data] {
+    function(user_data);
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t* event) {
+  *event = new CUevent_st();
+  return cudaSuccess;
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned int) { return cudaEventCreate(event); }
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  return simt::RunOrRecord(stream, [event] {
+    event->recorded_at = std::chrono::steady_clock::now();
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return simt::Note(simt::DeviceState()); }
+cudaError_t cudaEventQuery(cudaEvent_t) { return simt::Note(simt::DeviceState()); }
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
+  *milliseconds = std::chrono::duration<float, std::milli>(end->recorded_at - start->recorded_at).count();
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (stream == nullptr || stream->is_capturing) return simt::Note(cudaErrorStreamCaptureUnsupported);
+  stream->is_capturing = true;
+  stream->recorded.works.clear();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  *graph = nullptr;
+  if (stream == nullptr || !stream->is_capturing) return simt::Note(cudaErrorInvalidValue);
+  stream->is_capturing = false;
+  *graph = new CUgraph_st(std::move(stream->recorded));
+  stream->recorded.works.clear();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  const bool is_capturing = stream != nullptr && stream->is_capturing;
+  *status = is_capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  *executable = new CUgraphExec_st{graph->works};
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+  return simt::RunOrRecord(stream, [executable] {
+    for (const auto& work : executable->works) {
+      const cudaError_t error = work();
+      if (error != cudaSuccess) return error;
+    }
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+  delete executable;
+  return cudaSuccess;
+}

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// What the parts of the emulated runtime share: errors that last, and streams that record.
+#include <functional>
+#include <vector>
+
+#include "cuda_runtime_api.h"
+
+namespace simt {
+
+// Keeps an error for cudaGetLastError, and returns it.
+cudaError_t Note(cudaError_t error);
+// After a kernel failed the device is lost, as it would be: everything returns the error until the last one is taken.
+cudaError_t DeviceState();
+void LoseDevice();
+
+// Runs the work, or keeps it when the stream captures.
+cudaError_t RunOrRecord(cudaStream_t stream, std::function<cudaError_t()> work);
+
+}  // namespace simt

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+// For each mistake that kernels are prone to: the emulator says so in some order of threads, and nothing of the same
+// kernel without the mistake.
+#include <catch2/catch.hpp>
+#include <string>
+
+#include "kernels/cuda/common/launch.h"
+#include "kernels/cuda/common/ptx.h"
+
+namespace millrace::cuda {
+namespace {
+
+using Catch::Matchers::Contains;
+
+constexpr int kNumThreads = 128;
+constexpr int kNumSeeds = 8;
+
+struct Buffers {
+  Buffers() {
+    REQUIRE(cudaMalloc(&in, kNumThreads * sizeof(uint4)) == cudaSuccess);
+    REQUIRE(cudaMalloc(&out, kNumThreads * sizeof(int)) == cudaSuccess);
+    for (int i = 0; i < kNumThreads * 4; ++i) in[i] = i;
+  }
+  ~Buffers() {
+    cudaFree(in);
+    cudaFree(out);
+  }
+  int* in = nullptr;
+  int* out = nullptr;
+};
+
+// The first report in any of the seeds; empty when there is none.
+std::string ReportOf(void (*kernel)(const int*, int*), int num_threads = kNumThreads) {
+  const simt::QuietReports quiet;
+  Buffers buffers;
+  std::string report;
+  for (int seed = 0; seed < kNumSeeds && report.empty(); ++seed) {
+    simt::SetSeed(seed);
+    const LaunchShape shape = {.grid = dim3(2), .block = dim3(num_threads), .shared_bytes = 8192};
+    const cudaError_t error = Launch(kernel, shape, buffers.in, buffers.out);
+    report = simt::TakeReport();
+    CHECK(error == (report.empty() ? cudaSuccess : cudaErrorLaunchFailure));
+    CHECK(cudaGetLastError() == error);
+    for (int i = 0; report.empty() && i < num_threads; ++i) CHECK(buffers.out[i] != -1);
+  }
+  simt::SetSeed(0);
+  return report;
+}
+
+template <bool kIsBroken>
+__global__ void Reverse(const int* in, int* out) {
+  int* shared = ptx::SharedMemory<int>();
+  shared[threadIdx.x] = in[threadIdx.x];
+  if (!kIsBroken) __syncthreads();
+  out[threadIdx.x] = shared[blockDim.x - 1 - threadIdx.x];
+}
+
+template <bool kIsBroken>
+__global__ void ReverseStatic(const int* in, int* out) {
+  __shared__ int shared[kNumThreads];
+  for (int round = 0; round < 2; ++round) {
+    shared[threadIdx.x] = in[threadIdx.x] + round;
+    __syncthreads();
+    out[threadIdx.x] = shared[blockDim.x - 1 - threadIdx.x];
+    if (!kIsBroken) __syncthreads();  // before the next round writes
+  }
+}
+
+template <bool kIsBroken>
+__global__ void ReverseWarp(const int* in, int* out) {
+  int* shared = ptx::SharedMemory<int>();
+  shared[threadIdx.x] = in[threadIdx.x];
+  if (!kIsBroken) __syncwarp();
+  out[threadIdx.x] = shared[threadIdx.x ^ 31];
+}
+
+// Two stages: the first must be there when one group may still be on its way.
+template <int kPending>
+__global__ void CopyPieces(const int* in, int* out) {
+  int* shared = ptx::SharedMemory<int>();
+  const int at = 4 * threadIdx.x;
+  ptx::CpAsync16(shared + at, in + at, true);
+  ptx::CpAsyncCommit();
+  ptx::CpAsync4(shared + 4 * kNumThreads + threadIdx.x, in + at, true);
+  ptx::CpAsyncCommit();
+  ptx::CpAsyncWait<kPending>();
+  out[threadIdx.x] = shared[at];
+  ptx::CpAsyncWait<0>();
+}
+
+// A copy is its own thread's until a barrier.
+template <bool kIsBroken>
+__global__ void CopyForOthers(const int* in, int* out) {
+  int* shared = ptx::SharedMemory<int>();
+  ptx::CpAsync4(shared + threadIdx.x, in + threadIdx.x, true);
+  ptx::CpAsyncCommit();
+  ptx::CpAsyncWait<0>();
+  if (!kIsBroken) __syncthreads();
+  out[threadIdx.x] = shared[threadIdx.x ^ 64];
+}
+
+template <int kPast>
+__global__ void ReadPast(const int* in, int* out) {
+  out[threadIdx.x] = in[3 * kNumThreads + threadIdx.x + kPast];
+}
+
+template <bool kIsBroken>
+__global__ void ShuffleSome(const int* in, int* out) {
+  const uint32_t mask = kIsBroken ? 0xffffffffu : threadIdx.x % 32 < 16 ? 0xffffu : 0xffff0000u;
+  int value = in[threadIdx.x];
+  if (threadIdx.x % 32 < 16) {
+    value += __shfl_xor_sync(mask, value, 1);
+  } else {
+    value += static_cast<int>(__ballot_sync(mask, value & 1));
+  }
+  out[threadIdx.x] = value < 0 ? 0 : value;
+}
+
+template <bool kIsBroken>
+__global__ void LeaveEarly(const int* in, int* out) {
+  out[threadIdx.x] = in[threadIdx.x];
+  if (kIsBroken && threadIdx.x == 7) return;
+  __syncthreads();
+}
+__global__ void LeaveShuffle(const int* in, int* out) {
+  if (threadIdx.x % 32 == 3) return;
+  out[threadIdx.x] = __shfl_xor_sync(0xffffffffu, in[threadIdx.x], 1);
+}
+__global__ void Diverge(const int* in, int* out) {
+  if (threadIdx.x == 0) {
+    __syncwarp(1);
+    __syncthreads();
+  } else {
+    out[threadIdx.x] = in[threadIdx.x];
+    __syncthreads();
+  }
+}
+__global__ void WaitForNobody(const int* in, int* out) {
+  if (threadIdx.x == 0) out[0] = __shfl_sync(3, in[0], 1);
+  __syncthreads();
+}
+
+TEST_CASE("simt: shared memory read before a barrier is a race") {
+  CHECK(ReportOf(Reverse<false>) == "");
+  CHECK_THAT(ReportOf(Reverse<true>), Contains("race: ") && Contains("of dynamic shared memory"));
+}
+
+TEST_CASE("simt: shared memory written again before all have read it is a race") {
+  CHECK(ReportOf(ReverseStatic<false>) == "");
+  CHECK_THAT(ReportOf(ReverseStatic<true>), Contains("race: ") && Contains("a static shared array"));
+}
+
+TEST_CASE("simt: lanes that hand data to each other need __syncwarp") {
+  CHECK(ReportOf(ReverseWarp<false>) == "");
+  CHECK_THAT(ReportOf(ReverseWarp<true>), Contains("race: "));
+}
+
+TEST_CASE("simt: a wait that leaves one group too many is seen where the data is read") {
+  CHECK(ReportOf(CopyPieces<1>) == "");
+  CHECK_THAT(ReportOf(CopyPieces<2>), Contains("copies to asynchronously and has not waited for"));
+}
+
+TEST_CASE("simt: a copy waited for by one thread is another's after a barrier only") {
+  CHECK(ReportOf(CopyForOthers<false>) == "");
+  CHECK_THAT(ReportOf(CopyForOthers<true>), Contains("race: ") || Contains("has not waited for"));
+}
+
+TEST_CASE("simt: a read past an allocation names kernel, block and thread") {
+  CHECK(ReportOf(ReadPast<0>) == "");
+  const std::string report = ReportOf(ReadPast<1>);
+  CHECK_THAT(report, Contains("ReadPast") && Contains("block (0, 0, 0), thread (127, 0, 0)"));
+  CHECK_THAT(report, Contains("at byte 2048 of one of 2048 bytes"));
+}
+
+TEST_CASE("simt: lanes that meet at different collectives are told apart") {
+  CHECK(ReportOf(ShuffleSome<false>) == "");
+  CHECK_THAT(ReportOf(ShuffleSome<true>), Contains("lanes of a warp do not meet"));
+}
+
+TEST_CASE("simt: threads that return cannot be waited for") {
+  CHECK(ReportOf(LeaveEarly<false>) == "");
+  CHECK_THAT(ReportOf(LeaveEarly<true>), Contains("returned"));
+  CHECK_THAT(ReportOf(LeaveShuffle), Contains("returned"));
+}
+
+TEST_CASE("simt: barriers on different lines do not meet") {
+  CHECK_THAT(ReportOf(Diverge), Contains("two different __syncthreads meet"));
+}
+
+TEST_CASE("simt: when all wait, the report says where") {
+  CHECK_THAT(ReportOf(WaitForNobody), Contains("no thread can go on") && Contains("__shfl_sync"));
+}
+
+__global__ void WaitForGrid(int* out) {
+  ptx::GridDependencyWait();
+  *out = 1;
+}
+__global__ void ForgetGrid(int* out) { *out = 1; }
+
+TEST_CASE("simt: a dependent launch must wait for its predecessors") {
+  const simt::QuietReports quiet;
+  Buffers buffers;
+  const LaunchShape shape = {.grid = dim3(1), .block = dim3(1), .is_dependent = true};
+  CHECK(Launch(WaitForGrid, shape, buffers.out) == cudaSuccess);
+  CHECK(Launch(ForgetGrid, shape, buffers.out) == cudaErrorLaunchFailure);
+  CHECK_THAT(simt::TakeReport(), Contains("never called GridDependencyWait"));
+  CHECK(cudaDeviceSynchronize() == cudaErrorLaunchFailure);
+  cudaGetLastError();
+}
+
+}  // namespace
+}  // namespace millrace::cuda
