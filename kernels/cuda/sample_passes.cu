@@ -317,7 +317,7 @@ __device__ ListedCandidates GatherLists(const SamplePass& pass, const RowJob& jo
 }
 
 template <SampleMode kMode>
-__global__ void __launch_bounds__(kSampleThreads) CollectKernel(const SamplePass pass) {
+__global__ void __launch_bounds__(kSampleThreads, 2) CollectKernel(const SamplePass pass) {
   __shared__ CollectScratch scratch;
   const int64_t index = blockIdx.y;
   ptx::GridDependencyWait();
