@@ -80,6 +80,13 @@ __device__ __forceinline__ void LdMatrixX4Trans(uint32_t (&r)[4], const void* ro
                : "memory");
 }
 
+// The transpose of an 8x8 matrix of 16-bit elements that lies in registers as LdMatrixX1 leaves one.
+__device__ __forceinline__ uint32_t MovMatrixTrans(uint32_t a) {
+  uint32_t d;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a));
+  return d;
+}
+
 // d += a * b on tensor cores, A row-major, B column-major; with g = lane / 4, t = lane % 4 and e elements a register:
 //   a[0..3]: rows g, g+8, g, g+8; columns e*t .. for a[0], a[1], the second half of K for a[2], a[3]
 //   b[0..1]: column g; rows e*t .. and the second half of K.  d[0..3]: row g columns 2t, 2t+1, then row g+8

@@ -80,6 +80,14 @@ inline void LdMatrixX4Trans(uint32_t (&r)[4], const void* row_address, simt::Whe
   simt::LoadMatrix<4, true>("LdMatrixX4Trans", r, row_address, where);
 }
 
+// Element (row, column) lies in lane 4 * row + column / 2; a lane wants two of one column.
+inline uint32_t MovMatrixTrans(uint32_t a, simt::Where where = SIMT_HERE) {
+  const int lane = static_cast<int>(threadIdx.x % 32), from = 8 * (lane % 4) + lane / 8, shift = lane / 4 % 2 * 16;
+  const uint32_t low = __shfl_sync(0xffffffffu, a, from, 32, where) >> shift & 0xffffu;
+  const uint32_t high = __shfl_sync(0xffffffffu, a, from + 4, 32, where) >> shift & 0xffffu;
+  return low | high << 16;
+}
+
 inline void MmaBf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], simt::Where where = SIMT_HERE) {
   simt::Multiply("MmaBf16", {d, a, b}, simt::MultiplyBf16, where);
 }
