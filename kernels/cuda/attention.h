@@ -58,8 +58,8 @@ struct AttentionLaunch {
   const DeviceSequence* sequences = nullptr;
   int num_sequences = 0;
   const int32_t* pages = nullptr;
-  const void* plan = nullptr;  // of the same sequences, window and heads
-  void* workspace = nullptr;   // AttentionWorkspaceBytes, 16-byte aligned, any content
+  void* plan = nullptr;       // of the same sequences, window and heads; counters in it return to zero
+  void* workspace = nullptr;  // AttentionWorkspaceBytes, 16-byte aligned, any content
   float scale = 0;
   int32_t window_tokens = 0;
   Matrix out;  // [T, H * D] in q's dtype; rows of no sequence are left as they are
