@@ -3,7 +3,7 @@
 # millrace_room(NAME LINKS...): the static library millrace_NAME of all sources below the calling folder.
 function(millrace_room name)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
-  list(FILTER sources EXCLUDE REGEX "/main\\.cc$")
+  list(FILTER sources EXCLUDE REGEX "/main\\.cc$|/kernels/cuda/")  # CUDA's is a library of its own
   if(NOT sources)
     add_library(millrace_${name} INTERFACE)
     target_link_libraries(millrace_${name} INTERFACE millrace_flags ${ARGN})

@@ -29,6 +29,11 @@ class Device {
   // ResourceExhausted when the memory is not to be had, with the size in the message.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t num_bytes) = 0;
   virtual size_t available_bytes() const = 0;  // free memory, the cgroup's limit respected
+  // Whether the host may read and write a Buffer's memory, and ops may be given the host's.
+  virtual bool shares_host_memory() const = 0;
+  // Copies `num_bytes` between the host's memory and the device's, after everything launched so far; done on return.
+  virtual absl::Status CopyToDevice(void* device, const void* host, size_t num_bytes) = 0;
+  virtual absl::Status CopyToHost(void* host, const void* device, size_t num_bytes) = 0;
   virtual Ops& ops() = 0;
   // Waits for everything launched so far; asynchronous faults surface here and only here.
   virtual absl::Status Wait() = 0;
@@ -41,5 +46,12 @@ struct CpuDeviceOptions {
   CpuPath path = CpuPath::kAuto;  // a path the processor lacks is InvalidArgument
 };
 absl::StatusOr<std::unique_ptr<Device>> MakeCpuDevice(const CpuDeviceOptions& options);
+
+struct CudaDeviceOptions {
+  int ordinal = 0;          // which of the devices the driver shows
+  bool uses_graphs = true;  // decode steps are recorded and replayed
+};
+// NotFound says which is missing: the backend's library, the driver or the device. FailedPrecondition: it is too old.
+absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaDeviceOptions& options);
 
 }  // namespace millrace

@@ -3,11 +3,13 @@
 // The operations a model's forward pass is made of; one Args struct each. An op enters here only when a model calls it.
 // Shapes use T rows of a step, S sequences, H heads, G KV heads, D head dim, C hidden, F ffn, V vocab, P pages.
 // Called from the engine thread; calls take effect in order. No op allocates; scratch comes with ReserveWorkspace.
+// Pointers into matrices, weights' vectors and tables are the device's; spans and results are the host's.
 // REQUIRES on every Args: shapes as given; a violated one is our own fault and stops the process.
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "kernels/kv_layer.h"
@@ -20,7 +22,7 @@ struct MatmulArgs {
   const PackedWeight* w = nullptr;  // [N, K]
   const float* bias = nullptr;      // [N] or null
   Matrix out;                       // [T, N] activations (float32 for logits)
-  const float* residual = nullptr;  // null, or [T, N] row stride out.stride: out = residual + x*W^T (may alias out)
+  const void* residual = nullptr;   // null, or [T, N] of out's dtype and stride: out = residual + x*W^T (may alias out)
 };
 
 struct EmbedArgs {
@@ -34,7 +36,8 @@ struct RmsNormArgs {
   Matrix x;                       // [T, C]
   const float* weight = nullptr;  // [C]
   float eps = 1e-6f;
-  Matrix out;  // [T, C], may alias x
+  Matrix out;                            // [T, C], may alias x
+  const PackedWeight* reader = nullptr;  // the only Matmul that reads `out`, or null: a backend may leave it quantised
 };
 
 // QK-norm (optional), RoPE, and the append of K and V into pages, in place on the fused projection.
@@ -69,8 +72,9 @@ struct AttentionArgs {
 };
 
 struct SwiGluArgs {
-  Matrix gate_up;  // [T, 2F]: gate then up
-  Matrix out;      // [T, F] = silu(gate) * up; must not alias
+  Matrix gate_up;                        // [T, 2F]: gate then up
+  Matrix out;                            // [T, F] = silu(gate) * up; must not alias
+  const PackedWeight* reader = nullptr;  // as in RmsNormArgs
 };
 
 struct GatherRowsArgs {
@@ -126,6 +130,30 @@ struct LogprobsArgs {
   absl::Span<SampleResult> results;  // one per row; token = target
 };
 
+// The rows of a step, laid out for the ops. Spans belong to the caller and hold until the step's results are read.
+struct StepInputs {
+  absl::Span<const int32_t> tokens;     // [T]
+  absl::Span<const int32_t> positions;  // [T]
+  absl::Span<const int64_t> slots;      // [T]
+  absl::Span<const AttentionSequence> sequences;
+};
+
+// The most that any step has, so that scratch can be made before the first one.
+struct StepLimits {
+  int64_t max_rows = 0;
+  int64_t max_logit_rows = 0;
+  int64_t max_sequences = 0;
+  int64_t max_sequence_pages = 0;  // pages of one sequence
+  int64_t max_inputs = 0;          // K of any matmul
+  int64_t max_outputs = 0;         // N of any matmul
+  int64_t vocab_tokens = 0;
+  int num_heads = 0;
+  int num_kv_heads = 0;
+  int head_dim = 0;
+  int page_tokens = 16;
+  int32_t window_tokens = 0;
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -135,9 +163,16 @@ class Ops {
   virtual absl::StatusOr<std::unique_ptr<PackedWeight>> Pack(const WeightSource& source) = 0;
   // What Pack will hold at most: an int4 matrix is counted with zero points.
   virtual size_t PackedBytes(WeightFormat format, DType dtype, int64_t n, int64_t k, int group_size) const = 0;
-  // Scratch for steps of up to max_rows rows with matrices up to max_k inputs; call once before the first step.
-  virtual absl::Status ReserveWorkspace(int64_t max_rows, int64_t max_k) = 0;
-  virtual size_t WorkspaceBytes(int64_t max_rows, int64_t max_k) const = 0;
+  // Scratch for steps within the limits; call once before the first step.
+  virtual absl::Status ReserveWorkspace(const StepLimits& limits) = 0;
+  virtual size_t WorkspaceBytes(const StepLimits& limits) const = 0;
+
+  // Opens a step: Embed, RopeAppend and Attention are given these very spans until the next call.
+  virtual void BeginStep(const StepInputs& inputs) = 0;
+  // Calls body(num_rows), which launches the open step's layers on matrices of so many rows: the step's own, or more
+  // when a backend replays a launch sequence recorded for a rounded number (at most max_rows; rows of padding are
+  // computed and mean nothing). A recorded body is not called again, so it may depend on num_rows alone.
+  virtual void Replay(absl::FunctionRef<void(int64_t num_rows)> body) = 0;
 
   virtual void Matmul(const MatmulArgs& args) = 0;
   virtual void Embed(const EmbedArgs& args) = 0;
@@ -146,7 +181,7 @@ class Ops {
   virtual void Attention(const AttentionArgs& args) = 0;
   virtual void SwiGlu(const SwiGluArgs& args) = 0;
   virtual void GatherRows(const GatherRowsArgs& args) = 0;
-  virtual void Sample(const SampleArgs& args) = 0;
+  virtual void Sample(const SampleArgs& args) = 0;  // results are filled when it returns, as are those of Logprobs
   virtual void Logprobs(const LogprobsArgs& args) = 0;
 };
 

@@ -89,10 +89,8 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelInfo& info, const LoadOptions& 
   }
   plan.max_model_tokens = wanted_tokens;
   const ModelLimits limits = ToModelLimits(plan);
-  const int64_t max_inputs =
-      std::max<int64_t>({info.hidden_dim, info.ffn_dim, static_cast<int64_t>(info.num_heads) * info.head_dim});
-  plan.activation_bytes = ActivationBytes(info, limits);
-  plan.workspace_bytes = ops.WorkspaceBytes(std::max(plan.max_step_tokens, plan.max_logit_rows), max_inputs);
+  plan.activation_bytes = ActivationBytes(info, limits, ops.activation_dtype());
+  plan.workspace_bytes = ops.WorkspaceBytes(ToStepLimits(info, limits));
 
   plan.rope_bytes = RopeTableBytes(info.head_dim, plan.max_model_tokens);
   // Pages are allocated after the weights, so that what building them took is free again by then.
@@ -120,6 +118,7 @@ std::string FormatMemoryPlan(const MemoryPlan& plan) {
 ModelLimits ToModelLimits(const MemoryPlan& plan) {
   return {.max_rows = plan.max_step_tokens,
           .max_logit_rows = plan.max_logit_rows,
+          .max_sequences = plan.max_sequences,
           .max_positions = plan.max_model_tokens,
           .num_pages = plan.num_pages,
           .page_tokens = plan.page_tokens,

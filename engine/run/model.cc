@@ -21,15 +21,31 @@ int64_t MaxInputs(const ModelInfo& info) {
   return std::max<int64_t>({info.hidden_dim, info.ffn_dim, static_cast<int64_t>(info.num_heads) * info.head_dim});
 }
 
-const float* DataOrNull(const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); }
-
 }  // namespace
 
-size_t ActivationBytes(const ModelInfo& info, const ModelLimits& limits) {
+size_t ActivationBytes(const ModelInfo& info, const ModelLimits& limits, DType activation_dtype) {
   const int64_t per_row = 2 * info.hidden_dim + QkvCols(info) + static_cast<int64_t>(info.num_heads) * info.head_dim +
                           3 * static_cast<int64_t>(info.ffn_dim);
-  const int64_t per_logit_row = static_cast<int64_t>(info.hidden_dim) + info.vocab_tokens;
-  return kFloatBytes * static_cast<size_t>(limits.max_rows * per_row + limits.max_logit_rows * per_logit_row);
+  const size_t activations = static_cast<size_t>(limits.max_rows * per_row) +
+                             static_cast<size_t>(limits.max_logit_rows) * static_cast<size_t>(info.hidden_dim);
+  const size_t logits = static_cast<size_t>(limits.max_logit_rows) * static_cast<size_t>(info.vocab_tokens);
+  return DTypeBytes(activation_dtype) * activations + kFloatBytes * logits;
+}
+
+StepLimits ToStepLimits(const ModelInfo& info, const ModelLimits& limits) {
+  return {.max_rows = limits.max_rows,
+          .max_logit_rows = limits.max_logit_rows,
+          .max_sequences = limits.max_sequences > 0 ? limits.max_sequences : limits.max_rows,
+          .max_sequence_pages = (limits.max_positions + limits.page_tokens - 1) / limits.page_tokens,
+          .max_inputs = MaxInputs(info),
+          .max_outputs = std::max({QkvCols(info), 2 * static_cast<int64_t>(info.ffn_dim),
+                                   static_cast<int64_t>(info.hidden_dim), static_cast<int64_t>(info.vocab_tokens)}),
+          .vocab_tokens = info.vocab_tokens,
+          .num_heads = info.num_heads,
+          .num_kv_heads = info.num_kv_heads,
+          .head_dim = info.head_dim,
+          .page_tokens = limits.page_tokens,
+          .window_tokens = info.window_tokens};
 }
 
 size_t KvPageBytes(const ModelInfo& info, int32_t page_tokens, DType kv_dtype) {
@@ -45,132 +61,163 @@ Model::Model(const ModelInfo& info, ModelWeights weights, const ModelLimits& lim
       limits_(limits),
       device_(device),
       ops_(device.ops()),
-      rope_(info.rope, info.head_dim, limits.max_positions) {}
+      copies_(device) {}
 
 absl::StatusOr<std::unique_ptr<Model>> Model::Create(const ModelInfo& info, ModelWeights weights,
                                                      const ModelLimits& limits, Device& device) {
   std::unique_ptr<Model> model(new Model(info, std::move(weights), limits, device));
+  RETURN_IF_ERROR(model->PlaceWeights());
   RETURN_IF_ERROR(model->Allocate());
   return model;
 }
 
-absl::Status Model::Allocate() {
-  const auto allocate = [&](std::unique_ptr<Buffer>& buffer, int64_t rows, int64_t cols) -> absl::Status {
-    ASSIGN_OR_RETURN(buffer, device_.Allocate(static_cast<size_t>(rows) * static_cast<size_t>(cols) * kFloatBytes));
-    return absl::OkStatus();
-  };
-  const int64_t rows = limits_.max_rows;
-  RETURN_IF_ERROR(allocate(hidden_, rows, info_.hidden_dim));
-  RETURN_IF_ERROR(allocate(normed_, rows, info_.hidden_dim));
-  RETURN_IF_ERROR(allocate(qkv_, rows, QkvCols(info_)));
-  RETURN_IF_ERROR(allocate(attended_, rows, static_cast<int64_t>(info_.num_heads) * info_.head_dim));
-  RETURN_IF_ERROR(allocate(gate_up_, rows, 2 * static_cast<int64_t>(info_.ffn_dim)));
-  RETURN_IF_ERROR(allocate(ffn_, rows, info_.ffn_dim));
-  RETURN_IF_ERROR(allocate(gathered_, limits_.max_logit_rows, info_.hidden_dim));
-  RETURN_IF_ERROR(allocate(logits_, limits_.max_logit_rows, info_.vocab_tokens));
-  RETURN_IF_ERROR(
-      ops_.ReserveWorkspace(std::max(rows, static_cast<int64_t>(limits_.max_logit_rows)), MaxInputs(info_)));
-
-  const size_t token_heads = static_cast<size_t>(limits_.num_pages) * static_cast<size_t>(limits_.page_tokens) *
-                             static_cast<size_t>(info_.num_kv_heads);
-  for (int32_t i = 0; i < info_.num_layers; ++i) {
-    KvLayer layer{.dtype = limits_.kv_dtype,
-                  .num_pages = limits_.num_pages,
-                  .page_tokens = limits_.page_tokens,
-                  .num_kv_heads = info_.num_kv_heads,
-                  .head_dim = info_.head_dim};
-    const auto kv_memory = [&](size_t num_bytes) -> absl::StatusOr<void*> {
-      ASSIGN_OR_RETURN(std::unique_ptr<Buffer> buffer, device_.Allocate(num_bytes));
-      kv_buffers_.push_back(std::move(buffer));
-      return kv_buffers_.back()->data();
-    };
-    const size_t value_bytes = token_heads * static_cast<size_t>(info_.head_dim) * DTypeBytes(limits_.kv_dtype);
-    ASSIGN_OR_RETURN(layer.keys, kv_memory(value_bytes));
-    ASSIGN_OR_RETURN(layer.values, kv_memory(value_bytes));
-    if (limits_.kv_dtype == DType::kI8) {
-      ASSIGN_OR_RETURN(void* key_scales, kv_memory(token_heads * kFloatBytes));
-      ASSIGN_OR_RETURN(void* value_scales, kv_memory(token_heads * kFloatBytes));
-      layer.key_scales = static_cast<float*>(key_scales);
-      layer.value_scales = static_cast<float*>(value_scales);
-    }
-    kv_.push_back(layer);
+absl::Status Model::PlaceWeights() {
+  ASSIGN_OR_RETURN(embedding_, copies_.Place(weights_.embedding));
+  ASSIGN_OR_RETURN(final_norm_, copies_.Place(weights_.final_norm));
+  for (const LayerWeights& weights : weights_.layers) {
+    Layer layer{.weights = &weights};
+    ASSIGN_OR_RETURN(layer.attn_norm, copies_.Place(weights.attn_norm));
+    ASSIGN_OR_RETURN(layer.mlp_norm, copies_.Place(weights.mlp_norm));
+    ASSIGN_OR_RETURN(layer.q_norm, copies_.Place(weights.q_norm));
+    ASSIGN_OR_RETURN(layer.k_norm, copies_.Place(weights.k_norm));
+    ASSIGN_OR_RETURN(layer.qkv_bias, copies_.Place(weights.qkv_bias));
+    ASSIGN_OR_RETURN(layer.o_bias, copies_.Place(weights.o_bias));
+    ASSIGN_OR_RETURN(layer.gate_up_bias, copies_.Place(weights.gate_up_bias));
+    ASSIGN_OR_RETURN(layer.down_bias, copies_.Place(weights.down_bias));
+    layers_.push_back(layer);
+  }
+  rope_.emplace(info_.rope, info_.head_dim, limits_.max_positions);
+  rope_table_ = rope_->table();
+  ASSIGN_OR_RETURN(rope_table_.cos, copies_.Place(rope_->cosines()));
+  ASSIGN_OR_RETURN(rope_table_.sin, copies_.Place(rope_->sines()));
+  if (!device_.shares_host_memory()) {
+    rope_.reset();
+    weights_.memory.clear();
   }
   return absl::OkStatus();
 }
 
-Matrix Model::View(Buffer& buffer, int64_t rows, int64_t cols) const {
-  return {.data = buffer.data(), .dtype = DType::kF32, .rows = rows, .cols = cols, .stride = cols};
+absl::Status Model::Allocate() {
+  const auto allocate = [&](std::unique_ptr<Buffer>& buffer, int64_t rows, int64_t cols, DType dtype) -> absl::Status {
+    ASSIGN_OR_RETURN(buffer,
+                     device_.Allocate(static_cast<size_t>(rows) * static_cast<size_t>(cols) * DTypeBytes(dtype)));
+    return absl::OkStatus();
+  };
+  const DType dtype = ops_.activation_dtype();
+  const int64_t rows = limits_.max_rows;
+  RETURN_IF_ERROR(allocate(hidden_, rows, info_.hidden_dim, dtype));
+  RETURN_IF_ERROR(allocate(normed_, rows, info_.hidden_dim, dtype));
+  RETURN_IF_ERROR(allocate(qkv_, rows, QkvCols(info_), dtype));
+  RETURN_IF_ERROR(allocate(attended_, rows, static_cast<int64_t>(info_.num_heads) * info_.head_dim, dtype));
+  RETURN_IF_ERROR(allocate(gate_up_, rows, 2 * static_cast<int64_t>(info_.ffn_dim), dtype));
+  RETURN_IF_ERROR(allocate(ffn_, rows, info_.ffn_dim, dtype));
+  RETURN_IF_ERROR(allocate(gathered_, limits_.max_logit_rows, info_.hidden_dim, dtype));
+  RETURN_IF_ERROR(allocate(logits_, limits_.max_logit_rows, info_.vocab_tokens, DType::kF32));
+  for (Layer& layer : layers_) {
+    ASSIGN_OR_RETURN(layer.kv, AllocateKv());
+  }
+  return ops_.ReserveWorkspace(ToStepLimits(info_, limits_));
 }
 
-void Model::AttentionBlock(const LayerWeights& layer, const KvLayer& kv, const StepBatch& batch) {
-  const int64_t rows = static_cast<int64_t>(batch.tokens.size());
+absl::StatusOr<KvLayer> Model::AllocateKv() {
+  KvLayer layer{.dtype = limits_.kv_dtype,
+                .num_pages = limits_.num_pages,
+                .page_tokens = limits_.page_tokens,
+                .num_kv_heads = info_.num_kv_heads,
+                .head_dim = info_.head_dim};
+  const auto kv_memory = [&](size_t num_bytes) -> absl::StatusOr<void*> {
+    ASSIGN_OR_RETURN(std::unique_ptr<Buffer> buffer, device_.Allocate(num_bytes));
+    kv_buffers_.push_back(std::move(buffer));
+    return kv_buffers_.back()->data();
+  };
+  const size_t token_heads = static_cast<size_t>(limits_.num_pages) * static_cast<size_t>(limits_.page_tokens) *
+                             static_cast<size_t>(info_.num_kv_heads);
+  const size_t value_bytes = token_heads * static_cast<size_t>(info_.head_dim) * DTypeBytes(limits_.kv_dtype);
+  ASSIGN_OR_RETURN(layer.keys, kv_memory(value_bytes));
+  ASSIGN_OR_RETURN(layer.values, kv_memory(value_bytes));
+  if (limits_.kv_dtype == DType::kI8) {
+    ASSIGN_OR_RETURN(void* key_scales, kv_memory(token_heads * kFloatBytes));
+    ASSIGN_OR_RETURN(void* value_scales, kv_memory(token_heads * kFloatBytes));
+    layer.key_scales = static_cast<float*>(key_scales);
+    layer.value_scales = static_cast<float*>(value_scales);
+  }
+  return layer;
+}
+
+Matrix Model::View(Buffer& buffer, int64_t rows, int64_t cols) const {
+  return {.data = buffer.data(), .dtype = ops_.activation_dtype(), .rows = rows, .cols = cols, .stride = cols};
+}
+
+void Model::AttentionBlock(const Layer& layer, const StepInputs& inputs, int64_t num_rows) {
   const int64_t q_cols = static_cast<int64_t>(info_.num_heads) * info_.head_dim;
-  const Matrix hidden = View(*hidden_, rows, info_.hidden_dim);
-  const Matrix normed = View(*normed_, rows, info_.hidden_dim);
-  const Matrix qkv = View(*qkv_, rows, QkvCols(info_));
-  const Matrix attended = View(*attended_, rows, q_cols);
-  ops_.RmsNorm({.x = hidden, .weight = layer.attn_norm.data(), .eps = info_.norm_eps, .out = normed});
-  ops_.Matmul({.x = normed, .w = layer.qkv.get(), .bias = DataOrNull(layer.qkv_bias), .out = qkv});
+  const Matrix hidden = View(*hidden_, num_rows, info_.hidden_dim);
+  const Matrix normed = View(*normed_, num_rows, info_.hidden_dim);
+  const Matrix qkv = View(*qkv_, num_rows, QkvCols(info_));
+  const Matrix attended = View(*attended_, num_rows, q_cols);
+  const LayerWeights& weights = *layer.weights;
+  ops_.RmsNorm(
+      {.x = hidden, .weight = layer.attn_norm, .eps = info_.norm_eps, .out = normed, .reader = weights.qkv.get()});
+  ops_.Matmul({.x = normed, .w = weights.qkv.get(), .bias = layer.qkv_bias, .out = qkv});
   ops_.RopeAppend({.qkv = qkv,
                    .num_heads = info_.num_heads,
-                   .q_norm = DataOrNull(layer.q_norm),
-                   .k_norm = DataOrNull(layer.k_norm),
+                   .q_norm = layer.q_norm,
+                   .k_norm = layer.k_norm,
                    .norm_eps = info_.norm_eps,
-                   .rope = rope_.table(),
-                   .positions = batch.positions,
-                   .slots = batch.slots,
-                   .kv = kv});
-  ops_.Attention({.q = {.data = qkv.data, .dtype = qkv.dtype, .rows = rows, .cols = q_cols, .stride = qkv.stride},
+                   .rope = rope_table_,
+                   .positions = inputs.positions,
+                   .slots = inputs.slots,
+                   .kv = layer.kv});
+  ops_.Attention({.q = {.data = qkv.data, .dtype = qkv.dtype, .rows = num_rows, .cols = q_cols, .stride = qkv.stride},
                   .num_heads = info_.num_heads,
-                  .kv = kv,
-                  .sequences = batch.sequences,
+                  .kv = layer.kv,
+                  .sequences = inputs.sequences,
                   .scale = 1.0f / std::sqrt(static_cast<float>(info_.head_dim)),
                   .window_tokens = info_.window_tokens,
                   .out = attended});
-  ops_.Matmul({.x = attended,
-               .w = layer.o.get(),
-               .bias = DataOrNull(layer.o_bias),
-               .out = hidden,
-               .residual = static_cast<const float*>(hidden.data)});
+  ops_.Matmul({.x = attended, .w = weights.o.get(), .bias = layer.o_bias, .out = hidden, .residual = hidden.data});
 }
 
-void Model::FfnBlock(const LayerWeights& layer, int64_t num_rows) {
+void Model::FfnBlock(const Layer& layer, int64_t num_rows) {
   const Matrix hidden = View(*hidden_, num_rows, info_.hidden_dim);
   const Matrix normed = View(*normed_, num_rows, info_.hidden_dim);
   const Matrix gate_up = View(*gate_up_, num_rows, 2 * static_cast<int64_t>(info_.ffn_dim));
   const Matrix ffn = View(*ffn_, num_rows, info_.ffn_dim);
-  ops_.RmsNorm({.x = hidden, .weight = layer.mlp_norm.data(), .eps = info_.norm_eps, .out = normed});
-  ops_.Matmul({.x = normed, .w = layer.gate_up.get(), .bias = DataOrNull(layer.gate_up_bias), .out = gate_up});
-  ops_.SwiGlu({.gate_up = gate_up, .out = ffn});
-  ops_.Matmul({.x = ffn,
-               .w = layer.down.get(),
-               .bias = DataOrNull(layer.down_bias),
-               .out = hidden,
-               .residual = static_cast<const float*>(hidden.data)});
+  const LayerWeights& weights = *layer.weights;
+  ops_.RmsNorm(
+      {.x = hidden, .weight = layer.mlp_norm, .eps = info_.norm_eps, .out = normed, .reader = weights.gate_up.get()});
+  ops_.Matmul({.x = normed, .w = weights.gate_up.get(), .bias = layer.gate_up_bias, .out = gate_up});
+  ops_.SwiGlu({.gate_up = gate_up, .out = ffn, .reader = weights.down.get()});
+  ops_.Matmul({.x = ffn, .w = weights.down.get(), .bias = layer.down_bias, .out = hidden, .residual = hidden.data});
 }
 
-void Model::Forward(const StepBatch& batch) {
-  const int64_t rows = static_cast<int64_t>(batch.tokens.size());
-  MILLRACE_CHECK(rows > 0 && rows <= limits_.max_rows, "a step's rows exceed what was reserved");
-  ops_.Embed({.table = weights_.embedding, .tokens = batch.tokens, .out = View(*hidden_, rows, info_.hidden_dim)});
-  for (size_t i = 0; i < weights_.layers.size(); ++i) {
-    AttentionBlock(weights_.layers[i], kv_[i], batch);
-    FfnBlock(weights_.layers[i], rows);
-  }
+void Model::Forward(const StepInputs& inputs) {
+  MILLRACE_CHECK(!inputs.tokens.empty() && static_cast<int64_t>(inputs.tokens.size()) <= limits_.max_rows,
+                 "a step's rows exceed what was reserved");
+  ops_.BeginStep(inputs);
+  ops_.Replay([&](int64_t num_rows) {
+    ops_.Embed({.table = embedding_, .tokens = inputs.tokens, .out = View(*hidden_, num_rows, info_.hidden_dim)});
+    for (const Layer& layer : layers_) {
+      AttentionBlock(layer, inputs, num_rows);
+      FfnBlock(layer, num_rows);
+    }
+  });
 }
 
-Matrix Model::FinalHidden(absl::Span<const int32_t> rows) {
+Matrix Model::FinalHidden(absl::Span<const int32_t> rows) { return FinalNorm(rows, nullptr); }
+
+Matrix Model::FinalNorm(absl::Span<const int32_t> rows, const PackedWeight* reader) {
   MILLRACE_CHECK(!rows.empty() && rows.size() <= static_cast<size_t>(limits_.max_logit_rows),
                  "more rows asked for than were reserved");
   const Matrix gathered = View(*gathered_, static_cast<int64_t>(rows.size()), info_.hidden_dim);
   ops_.GatherRows({.x = View(*hidden_, limits_.max_rows, info_.hidden_dim), .rows = rows, .out = gathered});
-  ops_.RmsNorm({.x = gathered, .weight = weights_.final_norm.data(), .eps = info_.norm_eps, .out = gathered});
+  ops_.RmsNorm({.x = gathered, .weight = final_norm_, .eps = info_.norm_eps, .out = gathered, .reader = reader});
   return gathered;
 }
 
 Matrix Model::Logits(absl::Span<const int32_t> rows) {
-  const Matrix hidden = FinalHidden(rows);
-  const Matrix logits = View(*logits_, hidden.rows, info_.vocab_tokens);
+  const Matrix hidden = FinalNorm(rows, weights_.lm_head.get());
+  Matrix logits = View(*logits_, hidden.rows, info_.vocab_tokens);
+  logits.dtype = DType::kF32;
   ops_.Matmul({.x = hidden, .w = weights_.lm_head.get(), .out = logits});
   return logits;
 }

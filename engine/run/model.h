@@ -3,12 +3,14 @@
 // The forward pass of the Llama family (Llama, Mistral, Qwen2, Qwen3) over a step's rows, and the KV memory it fills.
 // Owned by the runner, engine thread only. Everything is allocated at creation; Forward allocates nothing.
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "engine/load/model_info.h"
 #include "engine/load/model_weights.h"
+#include "engine/run/device_copies.h"
 #include "engine/run/rope_table.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
@@ -18,6 +20,7 @@ namespace millrace {
 struct ModelLimits {
   int32_t max_rows = 0;        // rows of a step
   int32_t max_logit_rows = 0;  // rows of one call of Logits
+  int32_t max_sequences = 0;   // of a step; 0: as many as rows
   int32_t max_positions = 0;   // tokens of one sequence
   int32_t num_pages = 0;
   int32_t page_tokens = 16;
@@ -25,17 +28,11 @@ struct ModelLimits {
 };
 
 // Bytes of activations Forward and Logits hold for these limits, KV and workspace excluded.
-size_t ActivationBytes(const ModelInfo& info, const ModelLimits& limits);
+size_t ActivationBytes(const ModelInfo& info, const ModelLimits& limits, DType activation_dtype);
+// What the ops must have room for.
+StepLimits ToStepLimits(const ModelInfo& info, const ModelLimits& limits);
 // Bytes of KV memory of one page over all layers, scales included.
 size_t KvPageBytes(const ModelInfo& info, int32_t page_tokens, DType kv_dtype);
-
-// One step's rows, laid out for the ops. Spans belong to the caller.
-struct StepBatch {
-  absl::Span<const int32_t> tokens;     // [T]
-  absl::Span<const int32_t> positions;  // [T]
-  absl::Span<const int64_t> slots;      // [T]
-  absl::Span<const AttentionSequence> sequences;
-};
 
 class Model {
  public:
@@ -43,10 +40,11 @@ class Model {
                                                        const ModelLimits& limits, Device& device);
 
   // Computes all layers; hidden states (before the final norm) stay inside until the next call.
-  void Forward(const StepBatch& batch);
-  // Final norm of the given rows: [R, C] float32, R <= max_logit_rows. Valid until the next call.
+  void Forward(const StepInputs& inputs);
+  // Final norm of the given rows: [R, C] in the ops' activation dtype, on the device, R <= max_logit_rows. Valid until
+  // the next call.
   Matrix FinalHidden(absl::Span<const int32_t> rows);
-  // Logits of the given rows: [R, V] float32, R <= max_logit_rows; the caller may overwrite them.
+  // Logits of the given rows: [R, V] float32 on the device, R <= max_logit_rows; the caller may overwrite them.
   Matrix Logits(absl::Span<const int32_t> rows);
 
   const ModelInfo& info() const { return info_; }
@@ -54,19 +52,34 @@ class Model {
 
  private:
   Model(const ModelInfo& info, ModelWeights weights, const ModelLimits& limits, Device& device);
+  // One layer: its matrices, and where the device finds its vectors.
+  struct Layer {
+    const LayerWeights* weights;
+    const float *attn_norm, *mlp_norm;
+    const float *q_norm, *k_norm;                               // null without QK norm
+    const float *qkv_bias, *o_bias, *gate_up_bias, *down_bias;  // null when absent
+    KvLayer kv;
+  };
   absl::Status Allocate();
-  void AttentionBlock(const LayerWeights& layer, const KvLayer& kv, const StepBatch& batch);
-  void FfnBlock(const LayerWeights& layer, int64_t num_rows);
+  absl::Status PlaceWeights();
+  absl::StatusOr<KvLayer> AllocateKv();
+  Matrix FinalNorm(absl::Span<const int32_t> rows, const PackedWeight* reader);
+  void AttentionBlock(const Layer& layer, const StepInputs& inputs, int64_t num_rows);
+  void FfnBlock(const Layer& layer, int64_t num_rows);
   Matrix View(Buffer& buffer, int64_t rows, int64_t cols) const;
 
   const ModelInfo info_;
-  const ModelWeights weights_;
+  ModelWeights weights_;
   const ModelLimits limits_;
   Device& device_;
   Ops& ops_;
-  const RopeTables rope_;
+  std::optional<RopeTables> rope_;  // where the device shares the host's memory
+  DeviceCopies copies_;
+  RopeTable rope_table_;
+  Matrix embedding_;
+  const float* final_norm_ = nullptr;
+  std::vector<Layer> layers_;
   std::vector<std::unique_ptr<Buffer>> kv_buffers_;
-  std::vector<KvLayer> kv_;           // one per layer
   std::unique_ptr<Buffer> hidden_;    // [T, C] the residual stream
   std::unique_ptr<Buffer> normed_;    // [T, C]
   std::unique_ptr<Buffer> qkv_;       // [T, (H + 2G) * D]

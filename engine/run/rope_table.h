@@ -16,6 +16,8 @@ class RopeTables {
  public:
   RopeTables(const RopeParams& params, int32_t rotary_dim, int64_t max_positions);
   RopeTable table() const;
+  const std::vector<float>& cosines() const { return cos_; }
+  const std::vector<float>& sines() const { return sin_; }
 
  private:
   std::vector<float> cos_;

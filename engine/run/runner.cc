@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/check.h"
+#include "kernels/status_macros.h"
 
 namespace millrace {
 namespace {
@@ -43,7 +44,7 @@ absl::Status Runner::Run(const StepPlan& plan, StepResult* result) {
   CollectWanted(plan);
   const size_t max_chunk = static_cast<size_t>(model_->limits().max_logit_rows);
   for (size_t begin = 0; begin < wanted_.size(); begin += max_chunk) {
-    RunChunk(plan, absl::MakeSpan(wanted_).subspan(begin, max_chunk), result);
+    RETURN_IF_ERROR(RunChunk(plan, absl::MakeSpan(wanted_).subspan(begin, max_chunk), result));
   }
   return device_.Wait();
 }
@@ -94,13 +95,13 @@ void Runner::CollectWanted(const StepPlan& plan) {
   }
 }
 
-void Runner::RunChunk(const StepPlan& plan, absl::Span<const WantedRow> wanted, StepResult* result) {
+absl::Status Runner::RunChunk(const StepPlan& plan, absl::Span<const WantedRow> wanted, StepResult* result) {
   const auto first_sample =
       std::find_if(wanted.begin(), wanted.end(), [](auto& w) { return w.target > kWantEmbedding; });
   const size_t num_embeddings = static_cast<size_t>(first_sample - wanted.begin());
-  if (num_embeddings > 0) Embeddings(wanted.subspan(0, num_embeddings), result);
+  if (num_embeddings > 0) RETURN_IF_ERROR(Embeddings(wanted.subspan(0, num_embeddings), result));
   wanted = wanted.subspan(num_embeddings);
-  if (wanted.empty()) return;
+  if (wanted.empty()) return absl::OkStatus();
   chunk_rows_.clear();
   for (const WantedRow& want : wanted) chunk_rows_.push_back(want.row);
   const Matrix logits = model_->Logits(chunk_rows_);
@@ -111,14 +112,16 @@ void Runner::RunChunk(const StepPlan& plan, absl::Span<const WantedRow> wanted, 
   prompt_logits.rows = logits.rows - static_cast<int64_t>(num_samples);
   if (prompt_logits.rows > 0) PromptLogprobs(plan, wanted.subspan(num_samples), prompt_logits, result);
   if (num_samples > 0) SampleRows(plan, wanted.subspan(0, num_samples), logits, result);
+  return absl::OkStatus();
 }
 
-void Runner::Embeddings(absl::Span<const WantedRow> wanted, StepResult* result) {
+absl::Status Runner::Embeddings(absl::Span<const WantedRow> wanted, StepResult* result) {
   chunk_rows_.clear();
   for (const WantedRow& want : wanted) chunk_rows_.push_back(want.row);
   const Matrix hidden = model_->FinalHidden(chunk_rows_);
+  RETURN_IF_ERROR(hidden_.Fetch(hidden, device_));
   for (size_t i = 0; i < wanted.size(); ++i) {
-    const float* row = static_cast<const float*>(hidden.data) + static_cast<int64_t>(i) * hidden.stride;
+    const float* row = hidden_.row(static_cast<int64_t>(i));
     double norm = 0;
     for (int64_t c = 0; c < hidden.cols; ++c) norm += static_cast<double>(row[c]) * row[c];
     const float scale = norm > 0 ? static_cast<float>(1.0 / std::sqrt(norm)) : 0.0f;
@@ -127,6 +130,7 @@ void Runner::Embeddings(absl::Span<const WantedRow> wanted, StepResult* result) 
     sequence.embedding.resize(static_cast<size_t>(hidden.cols));
     for (int64_t c = 0; c < hidden.cols; ++c) sequence.embedding[static_cast<size_t>(c)] = row[c] * scale;
   }
+  return absl::OkStatus();
 }
 
 void Runner::PromptLogprobs(const StepPlan& plan, absl::Span<const WantedRow> wanted, Matrix logits,

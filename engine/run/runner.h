@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/run/host_rows.h"
 #include "engine/run/model.h"
 #include "scheduler/plan.h"
 
@@ -27,8 +28,8 @@ class Runner {
   };
   void LayOut(const StepPlan& plan);
   void CollectWanted(const StepPlan& plan);
-  void RunChunk(const StepPlan& plan, absl::Span<const WantedRow> wanted, StepResult* result);
-  void Embeddings(absl::Span<const WantedRow> wanted, StepResult* result);
+  absl::Status RunChunk(const StepPlan& plan, absl::Span<const WantedRow> wanted, StepResult* result);
+  absl::Status Embeddings(absl::Span<const WantedRow> wanted, StepResult* result);
   void PromptLogprobs(const StepPlan& plan, absl::Span<const WantedRow> wanted, Matrix logits, StepResult* result);
   void SampleRows(const StepPlan& plan, absl::Span<const WantedRow> wanted, Matrix logits, StepResult* result);
   SampleRow MakeSampleRow(const PlannedSequence& planned, int32_t logit_row);
@@ -47,6 +48,7 @@ class Runner {
   std::vector<SampleResult> sample_results_;
   std::vector<TokenLogprob> top_storage_;
   std::vector<std::vector<TokenLogprob>> bias_storage_;
+  HostRows hidden_;
 };
 
 }  // namespace millrace

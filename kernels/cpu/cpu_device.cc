@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/cpu_device.h"
 
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -40,6 +41,15 @@ absl::StatusOr<std::unique_ptr<Buffer>> CpuDevice::Allocate(size_t num_bytes) {
 }
 
 size_t CpuDevice::available_bytes() const { return AvailableMemoryBytes(); }
+
+absl::Status CpuDevice::CopyToDevice(void* device, const void* host, size_t num_bytes) {
+  if (num_bytes > 0) std::memcpy(device, host, num_bytes);
+  return absl::OkStatus();
+}
+
+absl::Status CpuDevice::CopyToHost(void* host, const void* device, size_t num_bytes) {
+  return CopyToDevice(host, device, num_bytes);
+}
 
 }  // namespace cpu
 

@@ -18,6 +18,9 @@ class CpuDevice final : public Device {
   std::string name() const override;
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t num_bytes) override;
   size_t available_bytes() const override;
+  bool shares_host_memory() const override { return true; }
+  absl::Status CopyToDevice(void* device, const void* host, size_t num_bytes) override;
+  absl::Status CopyToHost(void* host, const void* device, size_t num_bytes) override;
   Ops& ops() override { return ops_; }
   absl::Status Wait() override { return absl::OkStatus(); }
 

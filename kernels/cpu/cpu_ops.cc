@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/cpu_ops.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/cpu/op_functions.h"
@@ -17,13 +18,18 @@ size_t CpuOps::PackedBytes(WeightFormat format, DType dtype, int64_t n, int64_t 
   return PackedWeightBytes(format, dtype, n, k, group_size, context_.path);
 }
 
-absl::Status CpuOps::ReserveWorkspace(int64_t max_rows, int64_t max_k) {
-  return matmul_workspace_.Reserve(max_rows, max_k, pool_.num_threads());
+absl::Status CpuOps::ReserveWorkspace(const StepLimits& limits) {
+  return matmul_workspace_.Reserve(std::max(limits.max_rows, limits.max_logit_rows), limits.max_inputs,
+                                   pool_.num_threads());
 }
 
-size_t CpuOps::WorkspaceBytes(int64_t max_rows, int64_t max_k) const {
-  return MatmulWorkspace::BytesFor(max_rows, max_k, pool_.num_threads());
+size_t CpuOps::WorkspaceBytes(const StepLimits& limits) const {
+  return MatmulWorkspace::BytesFor(std::max(limits.max_rows, limits.max_logit_rows), limits.max_inputs,
+                                   pool_.num_threads());
 }
+
+void CpuOps::BeginStep(const StepInputs& inputs) { step_rows_ = static_cast<int64_t>(inputs.tokens.size()); }
+void CpuOps::Replay(absl::FunctionRef<void(int64_t num_rows)> body) { body(step_rows_); }
 
 void CpuOps::Matmul(const MatmulArgs& args) { cpu::Matmul(args, context_, matmul_workspace_); }
 void CpuOps::Embed(const EmbedArgs& args) { cpu::Embed(args, context_); }

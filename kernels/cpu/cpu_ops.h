@@ -21,8 +21,10 @@ class CpuOps final : public Ops {
   DType activation_dtype() const override { return DType::kF32; }
   absl::StatusOr<std::unique_ptr<PackedWeight>> Pack(const WeightSource& source) override;
   size_t PackedBytes(WeightFormat format, DType dtype, int64_t n, int64_t k, int group_size) const override;
-  absl::Status ReserveWorkspace(int64_t max_rows, int64_t max_k) override;
-  size_t WorkspaceBytes(int64_t max_rows, int64_t max_k) const override;
+  absl::Status ReserveWorkspace(const StepLimits& limits) override;
+  size_t WorkspaceBytes(const StepLimits& limits) const override;
+  void BeginStep(const StepInputs& inputs) override;
+  void Replay(absl::FunctionRef<void(int64_t num_rows)> body) override;
 
   void Matmul(const MatmulArgs& args) override;
   void Embed(const EmbedArgs& args) override;
@@ -38,6 +40,7 @@ class CpuOps final : public Ops {
   ThreadPool pool_;
   const OpContext context_;
   MatmulWorkspace matmul_workspace_;
+  int64_t step_rows_ = 0;
 };
 
 }  // namespace millrace::cpu

@@ -101,7 +101,7 @@ void WriteTile(const Block& block, int64_t panel, int64_t tile, const uint8_t* s
   }
   out.scale_unit = w.scale_unit;
   out.bias = args.bias == nullptr ? nullptr : args.bias + channel;
-  out.residual = args.residual == nullptr ? nullptr : args.residual + offset;
+  out.residual = args.residual == nullptr ? nullptr : static_cast<const float*>(args.residual) + offset;
   out.out = static_cast<float*>(args.out.data) + offset;
   out.stride = args.out.stride;
   out.rows = static_cast<int>(block.TileRow(tile + 1) - row);

@@ -3,12 +3,14 @@
 // A model with its device and KV memory for tests: computes logits of token sequences in any chunking.
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <functional>
 #include <memory>
 #include <numeric>
 #include <string>
 #include <vector>
 
 #include "engine/load/model_weights.h"
+#include "engine/run/host_rows.h"
 #include "engine/run/model.h"
 #include "kernels/device.h"
 
@@ -23,12 +25,14 @@ struct FixtureOptions {
   int num_threads = 2;
   int page_tokens = 4;
   int max_tokens = 128;
+  std::function<absl::StatusOr<std::unique_ptr<Device>>()> make_device;  // null: the CPU's, as above
 };
 
 class ModelFixture {
  public:
   explicit ModelFixture(const std::string& model_dir, const FixtureOptions& options = {}) : options_(options) {
-    auto device = MakeCpuDevice({.num_threads = options.num_threads, .path = options.path});
+    auto device = options.make_device ? options.make_device()
+                                      : MakeCpuDevice({.num_threads = options.num_threads, .path = options.path});
     REQUIRE(device.status().ToString() == "OK");
     device_ = std::move(*device);
     const LoadOptions load{
@@ -61,16 +65,14 @@ class ModelFixture {
     std::vector<int32_t> rows(static_cast<size_t>(count));
     std::iota(rows.begin(), rows.end(), 0);
     const Matrix logits = model_->Logits(rows);
-    const float* data = static_cast<const float*>(logits.data);
-    return std::vector<float>(data, data + logits.rows * logits.cols);
+    return ToHost(logits);
   }
 
   std::vector<float> LastHidden(const std::vector<int32_t>& tokens) {
     Forward(tokens, 0, static_cast<int>(tokens.size()));
     const int32_t last = static_cast<int32_t>(tokens.size()) - 1;
     const Matrix hidden = model_->FinalHidden(absl::MakeConstSpan(&last, 1));
-    const float* data = static_cast<const float*>(hidden.data);
-    return std::vector<float>(data, data + hidden.cols);
+    return ToHost(hidden);
   }
 
   std::vector<int32_t> Greedy(std::vector<int32_t> tokens, int num_new) {
@@ -89,6 +91,11 @@ class ModelFixture {
   const Model& model() const { return *model_; }
 
  private:
+  std::vector<float> ToHost(const Matrix& matrix) {
+    HostRows rows;
+    REQUIRE(rows.Fetch(matrix, *device_).ok());
+    return std::vector<float>(rows.row(0), rows.row(0) + matrix.rows * matrix.cols);
+  }
   void Forward(const std::vector<int32_t>& tokens, int first, int count) {
     std::vector<int32_t> positions;
     std::vector<int64_t> slots;

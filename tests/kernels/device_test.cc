@@ -57,11 +57,30 @@ TEST_CASE("CpuDevice: a workspace is as large as it says and covers less without
   auto device = MakeCpuDevice({.num_threads = 2});
   REQUIRE(device.ok());
   Ops& ops = (*device)->ops();
-  CHECK(ops.WorkspaceBytes(512, 8192) > ops.WorkspaceBytes(16, 1024));
+  CHECK(ops.WorkspaceBytes({.max_rows = 512, .max_inputs = 8192}) >
+        ops.WorkspaceBytes({.max_rows = 16, .max_inputs = 1024}));
   // Long prompts are multiplied in blocks of rows: scratch does not grow with them.
-  CHECK(ops.WorkspaceBytes(100000, 8192) == ops.WorkspaceBytes(2048, 8192));
-  REQUIRE(ops.ReserveWorkspace(64, 2048).ok());
-  REQUIRE(ops.ReserveWorkspace(16, 1024).ok());
+  CHECK(ops.WorkspaceBytes({.max_rows = 100000, .max_inputs = 8192}) ==
+        ops.WorkspaceBytes({.max_rows = 2048, .max_inputs = 8192}));
+  REQUIRE(ops.ReserveWorkspace({.max_rows = 64, .max_inputs = 2048}).ok());
+  REQUIRE(ops.ReserveWorkspace({.max_rows = 16, .max_inputs = 1024}).ok());
+}
+
+TEST_CASE("CpuDevice: a step of any rows is replayed as it is, and copies are plain copies", "[device]") {
+  auto device = MakeCpuDevice({.num_threads = 1});
+  REQUIRE(device.ok());
+  const std::vector<int32_t> tokens = {1, 2, 3};
+  (*device)->ops().BeginStep({.tokens = tokens});
+  std::vector<int64_t> replayed;
+  (*device)->ops().Replay([&](int64_t num_rows) { replayed.push_back(num_rows); });
+  CHECK(replayed == std::vector<int64_t>{3});
+  CHECK((*device)->shares_host_memory());
+  auto buffer = (*device)->Allocate(12);
+  REQUIRE(buffer.ok());
+  std::vector<int32_t> back(3);
+  REQUIRE((*device)->CopyToDevice((*buffer)->data(), tokens.data(), 12).ok());
+  REQUIRE((*device)->CopyToHost(back.data(), (*buffer)->data(), 12).ok());
+  CHECK(back == tokens);
 }
 
 TEST_CASE("FirstCacheBytes: is a size that a core's first cache can have", "[device]") {
