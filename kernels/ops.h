@@ -159,6 +159,8 @@ class Ops {
   virtual ~Ops() = default;
   virtual DType activation_dtype() const = 0;  // of every activation Matrix but logits: float32 on the CPU
 
+  virtual bool takes_kv_dtype(DType dtype) const = 0;  // of KvLayer
+
   // Lays a weight out for Matmul. InvalidArgument names a shape or group the backend cannot take.
   virtual absl::StatusOr<std::unique_ptr<PackedWeight>> Pack(const WeightSource& source) = 0;
   // What Pack will hold at most: an int4 matrix is counted with zero points.

@@ -25,8 +25,9 @@ absl::StatusOr<DType> ParseKvDtype(const std::string& name) {
   if (name == "float32" || name == "fp32") return DType::kF32;
   if (name == "float16" || name == "fp16") return DType::kF16;
   if (name == "int8") return DType::kI8;
+  if (name == "fp8" || name == "fp8_e4m3") return DType::kF8E4M3;
   return absl::InvalidArgumentError(
-      absl::StrCat("--kv-cache-dtype ", name, " is not one of auto, float32, float16, bfloat16, int8"));
+      absl::StrCat("--kv-cache-dtype ", name, " is not one of auto, float32, float16, bfloat16, int8, fp8"));
 }
 
 absl::Status TooLittle(const MemoryPlan& plan, size_t needed_kv_bytes) {
@@ -76,6 +77,10 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelInfo& info, const LoadOptions& 
                   .max_sequences = options.max_sequences};
   ASSIGN_OR_RETURN(const WeightMemory weights, PlanWeights(info, load, ops));
   ASSIGN_OR_RETURN(plan.kv_dtype, ParseKvDtype(options.kv_cache_dtype));
+  if (!ops.takes_kv_dtype(plan.kv_dtype)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--kv-cache-dtype ", options.kv_cache_dtype, " is not available on this device"));
+  }
   plan.budget_bytes = static_cast<size_t>(static_cast<double>(options.available_bytes) * options.utilization);
   plan.max_logit_rows = std::min(kMaxLogitRows, options.max_step_tokens);
   plan.weight_bytes = weights.num_bytes;

@@ -17,7 +17,7 @@ struct MemoryPlanOptions {
   size_t available_bytes = 0;           // of the device, before loading
   double utilization = 0.9;             // share of it that may be used
   int64_t kv_cache_bytes = 0;           // 0: what is left, at most what max_sequences * max_model_tokens can use
-  std::string kv_cache_dtype = "auto";  // auto (bfloat16), float32, float16, bfloat16, int8
+  std::string kv_cache_dtype = "auto";  // auto (bfloat16), float32, float16, bfloat16, int8, fp8
   int32_t page_tokens = 16;
   int32_t max_model_tokens = 0;  // 0: the model's, shrunk to what the KV memory holds
   int32_t max_sequences = 256;

@@ -14,6 +14,10 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> CpuOps::Pack(const WeightSource& s
   return packed;
 }
 
+bool CpuOps::takes_kv_dtype(DType dtype) const {
+  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16 || dtype == DType::kI8;
+}
+
 size_t CpuOps::PackedBytes(WeightFormat format, DType dtype, int64_t n, int64_t k, int group_size) const {
   return PackedWeightBytes(format, dtype, n, k, group_size, context_.path);
 }

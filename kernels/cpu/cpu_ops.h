@@ -19,6 +19,7 @@ class CpuOps final : public Ops {
   const OpContext& context() const { return context_; }
 
   DType activation_dtype() const override { return DType::kF32; }
+  bool takes_kv_dtype(DType dtype) const override;
   absl::StatusOr<std::unique_ptr<PackedWeight>> Pack(const WeightSource& source) override;
   size_t PackedBytes(WeightFormat format, DType dtype, int64_t n, int64_t k, int group_size) const override;
   absl::Status ReserveWorkspace(const StepLimits& limits) override;

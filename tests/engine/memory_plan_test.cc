@@ -133,6 +133,10 @@ TEST_CASE("PlanMemory: a smaller KV type gives more tokens", "[load]") {
   CHECK(pages("float32") * 2 <= pages("bfloat16") + 2);
   CHECK(pages("int8") > pages("bfloat16") * 3 / 2);
   CHECK_FALSE(model.Plan({.available_bytes = 64 * kMiB, .kv_cache_dtype = "int3"}).ok());
+  // A type there is, but not here.
+  const auto refused = model.Plan({.available_bytes = 64 * kMiB, .kv_cache_dtype = "fp8"});
+  CHECK(refused.status().code() == absl::StatusCode::kInvalidArgument);
+  CHECK_THAT(std::string(refused.status().message()), Catch::Contains("fp8 is not available on this device"));
 }
 
 TEST_CASE("PlanMemory: what does not fit is refused with the numbers and the flags", "[load]") {
