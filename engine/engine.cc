@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
+#include "engine/choose_device.h"
 #include "engine/load/memory_plan.h"
 #include "engine/load/model_info.h"
 #include "engine/load/model_weights.h"
@@ -88,12 +89,6 @@ class LoadedEngine final : public Engine {
   std::unique_ptr<StepLoop> loop_;
 };
 
-absl::StatusOr<std::unique_ptr<Device>> MakeDevice(const EngineOptions& options) {
-  if (options.device == "auto" || options.device == "cpu") return MakeCpuDevice({.num_threads = options.num_threads});
-  return absl::InvalidArgumentError(
-      absl::StrCat("--device ", options.device, " is not available in this build; use --device cpu"));
-}
-
 MemoryPlanOptions PlanOptions(const EngineOptions& options, const Device& device) {
   return {.available_bytes = device.available_bytes(),
           .utilization = options.memory_utilization,
@@ -117,7 +112,7 @@ LoadOptions ToLoadOptions(const EngineOptions& options) {
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options) {
   const LoadOptions load_options = ToLoadOptions(options);
-  ASSIGN_OR_RETURN(std::unique_ptr<Device> device, MakeDevice(options));
+  ASSIGN_OR_RETURN(std::unique_ptr<Device> device, ChooseDevice(options.device, options.num_threads));
   ASSIGN_OR_RETURN(ModelInfo info, ReadModelInfo(options.model_dir, load_options));
   ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(info, load_options, PlanOptions(options, *device), device->ops()));
   if (options.on_memory_plan) options.on_memory_plan(FormatMemoryPlan(plan));

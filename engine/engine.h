@@ -65,11 +65,11 @@ struct StepStats {
 
 struct EngineOptions {
   std::string model_dir;                // Hugging Face directory or .gguf file
-  std::string device = "auto";          // auto, cpu (cuda:N when that backend is built)
+  std::string device = "auto";          // auto (CUDA where there is one), cpu, cuda, cuda:N
   std::string dtype = "auto";           // auto, bfloat16, float16, float32: of dense weights
   std::string load_format = "auto";     // auto, safetensors, gguf, dummy
   std::string quantization;             // "", int8, int4 (group 128 or 32 as fits), int4-g32
-  std::string kv_cache_dtype = "auto";  // auto (= bfloat16), float32, float16, bfloat16, int8
+  std::string kv_cache_dtype = "auto";  // auto (= bfloat16), float32 (CPU), float16, bfloat16, int8, fp8 (CUDA)
   std::string chat_template;            // path or text; empty: the model's own
   int32_t num_threads = 0;              // CPU threads, 0: the available cores
   int32_t max_model_tokens = 0;         // 0: the model's, shrunk to what the KV memory holds

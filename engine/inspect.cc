@@ -4,6 +4,7 @@
 #include <memory>
 #include <utility>
 
+#include "engine/choose_device.h"
 #include "engine/load/memory_plan.h"
 #include "engine/load/model_weights.h"
 #include "kernels/device.h"
@@ -18,7 +19,7 @@ absl::StatusOr<ModelReport> InspectModel(const EngineOptions& options) {
                          .dummy_seed = options.dummy_seed};
   ModelReport report;
   ASSIGN_OR_RETURN(report.info, ReadModelInfo(options.model_dir, load));
-  ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, MakeCpuDevice({.num_threads = options.num_threads}));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, ChooseDevice(options.device, options.num_threads));
   const auto plan = PlanMemory(report.info, load,
                                {.available_bytes = device->available_bytes(),
                                 .utilization = options.memory_utilization,

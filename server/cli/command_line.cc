@@ -57,7 +57,7 @@ void AddModelFlags(CLI::App* app, ServeOptions& serve, bool is_required) {
   Add(app, kGroup, "--download-dir", serve.hub.cache_dir,
       "Where hub models are kept (default: HF_HUB_CACHE, HF_HOME/hub, ~/.cache/huggingface/hub)");
   Add(app, kGroup, "--hf-token", serve.hub.token, "The hub's access token (default: HF_TOKEN)");
-  Add(app, kGroup, "--device", engine.device, "auto, cpu");
+  Add(app, kGroup, "--device", engine.device, "auto (CUDA where there is one), cpu, cuda, cuda:N");
   Add(app, kGroup, "--threads", engine.num_threads, "CPU threads; 0: all available cores")->check(CLI::Range(0, 1024));
   Add(app, kGroup, "--dtype", engine.dtype, "Of dense weights")
       ->check(CLI::IsMember({"auto", "bfloat16", "float16", "float32"}));

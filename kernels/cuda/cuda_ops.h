@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// The CUDA backend's Ops: checks the arguments and calls the launcher of each operation. Activations are bfloat16.
+// Owned by CudaDevice; engine thread (Pack: the loading thread before that).
+#include <memory>
+
+#include "kernels/cuda/cublaslt.h"
+#include "kernels/cuda/cuda_memory.h"
+#include "kernels/cuda/cuda_stream.h"
+#include "kernels/cuda/cuda_weight.h"
+#include "kernels/cuda/graph_cache.h"
+#include "kernels/cuda/quantized_rows.h"
+#include "kernels/cuda/sampler.h"
+#include "kernels/cuda/step_staging.h"
+#include "kernels/ops.h"
+
+namespace millrace::cuda {
+
+struct CudaOpsConfig {
+  int ordinal = 0;
+  int num_multiprocessors = 1;
+  bool uses_graphs = true;
+};
+
+class CudaOps final : public Ops {
+ public:
+  // REQUIRES: `stream` outlives this and belongs to the device.
+  CudaOps(CudaStream& stream, const CudaOpsConfig& config)
+      : stream_(stream), config_(config), cublaslt_(CublasLt::Open()) {}
+
+  DType activation_dtype() const override { return DType::kBF16; }
+  bool takes_kv_dtype(DType dtype) const override;
+  absl::StatusOr<std::unique_ptr<PackedWeight>> Pack(const WeightSource& source) override;
+  size_t PackedBytes(WeightFormat format, DType dtype, int64_t n, int64_t k, int group_size) const override;
+  absl::Status ReserveWorkspace(const StepLimits& limits) override;
+  size_t WorkspaceBytes(const StepLimits& limits) const override;
+  void BeginStep(const StepInputs& inputs) override;
+  void Replay(absl::FunctionRef<void(int64_t num_rows)> body) override;
+
+  void Matmul(const MatmulArgs& args) override;
+  void Embed(const EmbedArgs& args) override;
+  void RmsNorm(const RmsNormArgs& args) override;
+  void RopeAppend(const RopeAppendArgs& args) override;
+  void Attention(const AttentionArgs& args) override;
+  void SwiGlu(const SwiGluArgs& args) override;
+  void GatherRows(const GatherRowsArgs& args) override;
+  void Sample(const SampleArgs& args) override;
+  void Logprobs(const LogprobsArgs& args) override;
+
+  int num_replays() const { return graphs_ == nullptr ? 0 : graphs_->num_replays(); }
+
+ private:
+  // The step at hand, as launched.
+  struct Step {
+    const int32_t* tokens = nullptr;     // of the host: whose spans the ops are given
+    const int32_t* positions = nullptr;  // likewise
+    const AttentionSequence* sequences = nullptr;
+    int64_t num_rows = 0;      // with padding
+    int64_t rounded_rows = 0;  // 0: not to be recorded
+    int num_sequences = 0;     // with padding
+    bool is_decode = false;    // no sequence has more than one row
+  };
+  void LaunchPlan();
+  // Where a norm or SwiGLU leaves its rows for `reader`; nothing when it does not read int8 rows.
+  QuantizedRows QuantizedFor(const PackedWeight* reader, const Matrix& out);
+
+  CudaStream& stream_;
+  const CudaOpsConfig config_;
+  const std::unique_ptr<CublasLt> cublaslt_;  // null where it is not installed
+  StepLimits limits_;
+  StepStaging staging_;
+  Sampler sampler_;
+  std::unique_ptr<GraphCache> graphs_;
+  std::unique_ptr<DeviceMemory> matmul_workspace_;
+  std::unique_ptr<DeviceMemory> cublaslt_workspace_;
+  std::unique_ptr<DeviceMemory> attention_plan_;
+  std::unique_ptr<DeviceMemory> attention_workspace_;
+  std::unique_ptr<DeviceMemory> quantized_values_;
+  std::unique_ptr<DeviceMemory> quantized_scales_;
+  const PackedWeight* quantized_reader_ = nullptr;  // whom the quantised rows are for; null: nobody
+  Step step_;
+};
+
+}  // namespace millrace::cuda

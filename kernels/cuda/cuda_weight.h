@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// A weight matrix in device memory, in the layout of matmul_pack.h. Made by the loading thread, immutable afterwards.
+#include <array>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "kernels/cuda/cuda_memory.h"
+#include "kernels/cuda/matmul_pack.h"
+#include "kernels/tensor.h"
+
+namespace millrace::cuda {
+
+class CudaWeight final : public PackedWeight {
+ public:
+  // Dense weights become `dense_dtype`, the activations' own: only equal types meet on tensor cores.
+  // InvalidArgument names a shape, a group or a missing pointer; ResourceExhausted when memory is not to be had.
+  static absl::StatusOr<std::unique_ptr<CudaWeight>> Pack(const WeightSource& source, DType dense_dtype,
+                                                          CudaStream& stream);
+  static size_t NumBytes(const WeightShape& shape);
+
+  WeightFormat format() const override { return weight_.format; }
+  int64_t n() const override { return weight_.n; }
+  int64_t k() const override { return weight_.k; }
+  size_t num_bytes() const override;
+  const WeightOnDevice& on_device() const { return weight_; }
+  // Its matmul takes activations quantised per row.
+  bool takes_int8_rows() const { return weight_.format == WeightFormat::kInt8 && weight_.group_size == 0; }
+
+ private:
+  WeightOnDevice weight_;
+  std::array<std::unique_ptr<DeviceMemory>, 3> memory_;  // values, scales, zeros
+};
+
+}  // namespace millrace::cuda
