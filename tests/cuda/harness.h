@@ -9,7 +9,8 @@
 //     EXPECT_NEAR(x.Download()[3], want, 1e-3, "row " + std::to_string(row));
 //   }
 //
-// harness_main.cc: --filter TEXT runs the cases whose name has TEXT, --seed N the emulator's order of threads, --list.
+// harness_main.cc: --filter TEXT runs the cases whose name has TEXT, --seed N the emulator's order of threads, --inputs
+// N other random inputs, --list.
 #include <cuda_runtime.h>
 
 #include <cmath>
@@ -107,10 +108,13 @@ class DeviceArray {
   size_t count_ = 0;
 };
 
+// What --inputs adds to every seed.
+uint32_t InputSalt();
+
 // The same numbers on every machine for a seed.
 class Random {
  public:
-  explicit Random(uint32_t seed) : engine_(seed) {}
+  explicit Random(uint32_t seed) : engine_(seed + InputSalt()) {}
   uint32_t Bits() { return static_cast<uint32_t>(engine_()); }
   float Float(float low, float high) { return low + (high - low) * static_cast<float>(Bits() >> 8) * 0x1p-24f; }
   int Int(int low, int high) {  // both included

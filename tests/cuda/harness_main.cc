@@ -16,6 +16,7 @@ constexpr int kMaxPrintedFailures = 10;
 struct State {
   std::vector<Case> cases;
   int num_failures = 0;  // of the running case
+  uint32_t inputs = 0;
 };
 State& TheState() {
   static State state;
@@ -25,6 +26,7 @@ State& TheState() {
 struct Options {
   std::string filter;
   uint64_t seed = 0;
+  uint32_t inputs = 0;
   bool is_list = false;
 };
 
@@ -37,8 +39,10 @@ bool ReadOptions(int argc, char** argv, Options* options) {
       options->filter = argv[++i];
     } else if (std::strcmp(argv[i], "--seed") == 0 && has_value) {
       options->seed = std::strtoull(argv[++i], nullptr, 10);
+    } else if (std::strcmp(argv[i], "--inputs") == 0 && has_value) {
+      options->inputs = static_cast<uint32_t>(std::strtoul(argv[++i], nullptr, 10));
     } else {
-      std::fprintf(stderr, "usage: %s [--filter TEXT] [--seed N] [--list]\n", argv[0]);
+      std::fprintf(stderr, "usage: %s [--filter TEXT] [--seed N] [--inputs N] [--list]\n", argv[0]);
       return false;
     }
   }
@@ -66,6 +70,8 @@ Failure::~Failure() {
   if (number <= kMaxPrintedFailures) std::printf("  %s\n", text_.str().c_str());
   if (number == kMaxPrintedFailures) std::printf("  ... the rest is only counted\n");
 }
+
+uint32_t InputSalt() { return TheState().inputs; }
 
 std::string DescribeNear(double got, double want, double tolerance, const std::string& where) {
   char text[160];
@@ -116,6 +122,7 @@ float FloatFromHalf(uint16_t bits) {
 
 namespace {
 int RunAll(const Options& options) {
+  TheState().inputs = options.inputs;
   int num_passed = 0, num_failed = 0;
   for (const Case& test : TheState().cases) {
     if (std::string(test.name).find(options.filter) == std::string::npos) continue;

@@ -22,13 +22,16 @@ RowToSample Row(std::vector<float> logits, cuda::DeviceSampleRow row = {}) {
 
 // Draws `asked` at `count` positions at once and checks each token.
 void ExpectDraws(RowToSample asked, int count, const std::string& where) {
+  ReferenceWeights reference = Weights(asked);
+  while (reference.is_doubtful) {  // then a little more or less of top-p, where rounding has no say
+    asked.row.top_p *= 0.9999f;
+    reference = Weights(asked);
+  }
   std::vector<RowToSample> rows;
   for (int i = 0; i < count; ++i) {
     rows.push_back(asked);
     ++asked.row.position;
   }
-  const ReferenceWeights reference = Weights(rows[0]);
-  EXPECT(!reference.is_doubtful) << where << ": choose other logits";
   const Sampled sampled = Sample(rows, 1);
   for (size_t i = 0; i < rows.size(); ++i) {
     EXPECT(sampled.results[i].is_failed == 0) << where;
