@@ -133,6 +133,7 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--suppressions", help="a ThreadSanitizer suppressions file")
+    parser.add_argument("--serve-flag", action="append", default=[], help="goes to `millrace serve`; may be repeated")
     args = parser.parse_args()
     port = free_port()
     log = pathlib.Path(args.binary).parent / "soak.log"
@@ -144,7 +145,7 @@ def main() -> int:
     with open(log, "w", encoding="utf-8") as sink:
         server = subprocess.Popen(
             [args.binary, "serve", args.model, "--host", "127.0.0.1", "--port", str(port), "--served-model-name",
-             "soak", "--max-num-seqs", "32"], stdout=sink, stderr=subprocess.STDOUT, env=environment)
+             "soak", "--max-num-seqs", "32", *args.serve_flag], stdout=sink, stderr=subprocess.STDOUT, env=environment)
         try:
             wait_ready(port, server)
             counts = asyncio.run(soak(port, args.seconds, args.streams, args.seed))
