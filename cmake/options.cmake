@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Every switch of the build, with its default.
 option(MILLRACE_WITH_SERVER "Build proto/ and server/ (the millrace binary)" ON)
+option(MILLRACE_WITH_CUDA "Build the CUDA backend (libmillrace_cuda.so); needs nvcc" OFF)
 option(MILLRACE_BUILD_TESTS "Build tests/" ON)
 option(MILLRACE_BUILD_BENCHES "Build benches/" ON)
 option(MILLRACE_FUZZ "Build the fuzz targets with libFuzzer (clang)" OFF)
 option(MILLRACE_WERROR "Warnings are errors" ON)
 set(MILLRACE_SANITIZE "" CACHE STRING "Sanitizers, e.g. address,undefined or thread")
-set(WITH_CUDA "OFF" CACHE STRING "Build the CUDA backend: ON, OFF, or AUTO (where there is a toolkit)")
 set(MILLRACE_CUDA_ARCHITECTURES "90a-real" CACHE STRING "What the CUDA backend is compiled for")
 
 set(CMAKE_CXX_STANDARD 20)
@@ -61,16 +61,13 @@ if(MILLRACE_FUZZ)
   target_compile_options(millrace_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
-# The CUDA backend takes minutes to compile, so it is built where it is asked for: by the cuda presets, or WITH_CUDA=ON.
-if(WITH_CUDA)
+# The CUDA backend takes minutes to compile, so it is built where it is asked for: by the cuda presets.
+if(MILLRACE_WITH_CUDA)
   find_program(MILLRACE_NVCC nvcc PATHS /usr/local/cuda/bin)
-  if(MILLRACE_NVCC)
-    message(STATUS "CUDA: the backend is built by ${MILLRACE_NVCC} for ${MILLRACE_CUDA_ARCHITECTURES}")
-  elseif(WITH_CUDA STREQUAL "AUTO")
-    message(STATUS "CUDA: no nvcc found; this build computes on CPUs")
-  else()
-    message(FATAL_ERROR "WITH_CUDA=${WITH_CUDA}, but there is no nvcc in PATH or /usr/local/cuda/bin")
+  if(NOT MILLRACE_NVCC)
+    message(FATAL_ERROR "MILLRACE_WITH_CUDA is on, but there is no nvcc in PATH or /usr/local/cuda/bin")
   endif()
+  message(STATUS "CUDA: the backend is built by ${MILLRACE_NVCC} for ${MILLRACE_CUDA_ARCHITECTURES}")
 else()
-  message(STATUS "CUDA: not asked for (WITH_CUDA, preset cuda); this build computes on CPUs")
+  message(STATUS "CUDA: not asked for (preset cuda); this build computes on CPUs")
 endif()

@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "kernels/cuda/library.h"
+#include "kernels/cuda/backend/library.h"
 #include "kernels/device.h"
 
 namespace millrace {

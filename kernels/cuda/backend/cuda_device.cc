@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/backend/cuda_device.h"
 
 #include <utility>
 

@@ -5,7 +5,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
-#include "kernels/cuda/cuda_memory.h"
+#include "kernels/cuda/backend/cuda_memory.h"
 #include "kernels/cuda/matmul_pack.h"
 #include "kernels/tensor.h"
 

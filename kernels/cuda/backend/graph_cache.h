@@ -10,7 +10,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
-#include "kernels/cuda/cuda_stream.h"
+#include "kernels/cuda/backend/cuda_stream.h"
 
 namespace millrace::cuda {
 

@@ -6,8 +6,8 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "kernels/cuda/cuda_ops.h"
-#include "kernels/cuda/cuda_stream.h"
+#include "kernels/cuda/backend/cuda_ops.h"
+#include "kernels/cuda/backend/cuda_stream.h"
 #include "kernels/device.h"
 
 namespace millrace::cuda {

@@ -10,7 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "kernels/cuda/cuda_stream.h"
+#include "kernels/cuda/backend/cuda_stream.h"
 #include "kernels/device.h"
 
 namespace millrace::cuda {

@@ -6,7 +6,7 @@
 #include <memory>
 
 #include "absl/status/status.h"
-#include "kernels/cuda/cuda_memory.h"
+#include "kernels/cuda/backend/cuda_memory.h"
 #include "kernels/cuda/sample.h"
 #include "kernels/ops.h"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/backend/cuda_ops.h"
 
 #include <algorithm>
 #include <utility>

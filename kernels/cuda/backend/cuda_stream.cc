@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/cuda/cuda_stream.h"
+#include "kernels/cuda/backend/cuda_stream.h"
 
 #include "absl/strings/str_cat.h"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/cuda/step_staging.h"
+#include "kernels/cuda/backend/step_staging.h"
 
 #include <algorithm>
 

@@ -4,14 +4,14 @@
 // Owned by CudaDevice; engine thread (Pack: the loading thread before that).
 #include <memory>
 
-#include "kernels/cuda/cublaslt.h"
-#include "kernels/cuda/cuda_memory.h"
-#include "kernels/cuda/cuda_stream.h"
-#include "kernels/cuda/cuda_weight.h"
-#include "kernels/cuda/graph_cache.h"
+#include "kernels/cuda/backend/cublaslt.h"
+#include "kernels/cuda/backend/cuda_memory.h"
+#include "kernels/cuda/backend/cuda_stream.h"
+#include "kernels/cuda/backend/cuda_weight.h"
+#include "kernels/cuda/backend/graph_cache.h"
+#include "kernels/cuda/backend/sampler.h"
+#include "kernels/cuda/backend/step_staging.h"
 #include "kernels/cuda/quantized_rows.h"
-#include "kernels/cuda/sampler.h"
-#include "kernels/cuda/step_staging.h"
 #include "kernels/ops.h"
 
 namespace millrace::cuda {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/cuda/cublaslt.h"
+#include "kernels/cuda/backend/cublaslt.h"
 
 #ifdef MILLRACE_SIMT
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/cuda/graph_cache.h"
+#include "kernels/cuda/backend/graph_cache.h"
 
 #include <algorithm>
 

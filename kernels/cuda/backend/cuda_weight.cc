@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/cuda/cuda_weight.h"
+#include "kernels/cuda/backend/cuda_weight.h"
 
 #include <algorithm>
 #include <bit>

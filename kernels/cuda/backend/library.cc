@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/cuda/library.h"
+#include "kernels/cuda/backend/library.h"
 
-#include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/backend/cuda_device.h"
 
 extern "C" __attribute__((visibility("default"))) int millrace_cuda_open(
     int caller_version, const millrace::CudaDeviceOptions* options,

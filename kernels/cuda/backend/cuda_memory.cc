@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/cuda/cuda_memory.h"
+#include "kernels/cuda/backend/cuda_memory.h"
 
 #include <algorithm>
 

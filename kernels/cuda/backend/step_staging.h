@@ -7,7 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "kernels/cuda/attention.h"
-#include "kernels/cuda/cuda_memory.h"
+#include "kernels/cuda/backend/cuda_memory.h"
 #include "kernels/ops.h"
 
 namespace millrace::cuda {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/cuda/sampler.h"
+#include "kernels/cuda/backend/sampler.h"
 
 #include <algorithm>
 
