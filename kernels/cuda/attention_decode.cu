@@ -341,7 +341,8 @@ __device__ void MergeChunks(const AttentionLaunch& args, const DecodeItem& item,
 }
 
 template <DType kKv, int kHeadDim>
-__global__ void __launch_bounds__(DecodeTile<kKv, kHeadDim>::kThreads) AttentionDecodeKernel(AttentionLaunch args) {
+__global__ void __launch_bounds__(DecodeTile<kKv, kHeadDim>::kThreads, kBlocksPerMultiprocessor)
+    AttentionDecodeKernel(AttentionLaunch args) {
   using Tile = DecodeTile<kKv, kHeadDim>;
   auto& shared = *ptx::SharedMemory<typename Tile::Shared>();
   const AttentionPlanView plan = ViewPlan(args.plan, args.num_sequences);
