@@ -42,7 +42,6 @@ class AttentionStep {
         plan_(cuda::AttentionPlanBytes(shape(), num_sequences())),
         workspace_(cuda::AttentionWorkspaceBytes(shape(), num_sequences(), MostTokens())) {
     LayOut();
-    out_.Upload(std::vector<uint16_t>(out_.count(), kUnwritten));
   }
 
   cuda::AttentionShape shape() const {
@@ -71,14 +70,17 @@ class AttentionStep {
             .out = View(out_),
             .num_multiprocessors = num_multiprocessors};
   }
-  // Plans, attends and returns all of out, padding included.
+  // Plans and attends; returns all of out, padding included.
   std::vector<uint16_t> Attend(int num_multiprocessors = 3) {
     EXPECT(cuda::LaunchAttentionPlan(plan_launch(), nullptr) == cudaSuccess);
-    EXPECT(cuda::LaunchAttention(launch(num_multiprocessors), nullptr) == cudaSuccess);
-    return out_.Download();
+    return Run(cuda::LaunchAttention, launch(num_multiprocessors));
   }
-  std::vector<uint16_t> AttendPlainly() {
-    EXPECT(cuda::LaunchAttentionPlainly(launch(), nullptr) == cudaSuccess);
+  std::vector<uint16_t> AttendPlainly() { return Run(cuda::LaunchAttentionPlainly, launch()); }
+  // One launch into an untouched out.
+  std::vector<uint16_t> Run(cudaError_t (*attention)(const cuda::AttentionLaunch&, cudaStream_t),
+                            const cuda::AttentionLaunch& launch) {
+    out_.Upload(std::vector<uint16_t>(out_.count(), kUnwritten));
+    EXPECT(attention(launch, nullptr) == cudaSuccess) << Describe();
     return out_.Download();
   }
 
@@ -111,7 +113,6 @@ class AttentionStep {
            std::to_string(options_.kv.num_kv_heads) + ", pages of " + std::to_string(options_.kv.page_tokens) +
            ", window " + std::to_string(options_.window_tokens);
   }
-  DeviceArray<uint8_t>& plan() { return plan_; }
   int num_sequences() const { return static_cast<int>(sequences_.size()); }
 
  private:
