@@ -75,7 +75,7 @@ async def stream(port, path, body, hang_up_after=None):
     return answer
 
 
-async def soak(port, seconds, num_streams, seed):
+async def soak(port, seconds, num_streams, seed, may_differ):
     jobs = list(bodies())
     solo = [await stream(port, *job) for job in jobs]
     counts = {"finished": 0, "hung up": 0}
@@ -91,7 +91,7 @@ async def soak(port, seconds, num_streams, seed):
                 counts["hung up"] += 1
                 continue
             counts["finished"] += 1
-            if answer != solo[job]:
+            if answer != solo[job] and not may_differ:
                 raise AssertionError(f"a stream differs from its solo run:\n{answer!r}\n{solo[job]!r}\n{jobs[job]}")
 
     await asyncio.gather(*(client(number) for number in range(num_streams)))
@@ -133,6 +133,7 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--suppressions", help="a ThreadSanitizer suppressions file")
+    parser.add_argument("--may-differ", action="store_true", help="a stream need not equal its solo run (on a GPU)")
     parser.add_argument("--serve-flag", action="append", default=[], help="goes to `millrace serve`; may be repeated")
     args = parser.parse_args()
     port = free_port()
@@ -148,7 +149,7 @@ def main() -> int:
              "soak", "--max-num-seqs", "32", *args.serve_flag], stdout=sink, stderr=subprocess.STDOUT, env=environment)
         try:
             wait_ready(port, server)
-            counts = asyncio.run(soak(port, args.seconds, args.streams, args.seed))
+            counts = asyncio.run(soak(port, args.seconds, args.streams, args.seed, args.may_differ))
             check_idle(port)
             server.send_signal(signal.SIGTERM)
             code = server.wait(120)
@@ -157,7 +158,8 @@ def main() -> int:
                 server.kill()
     output = log.read_text(errors="replace")
     reports = [line for line in output.splitlines() if "Sanitizer" in line or "runtime error" in line]
-    print(f"{counts['finished']} streams equal to their solo run, {counts['hung up']} hung up; server exit {code}; "
+    whose = "" if args.may_differ else " equal to their solo run"
+    print(f"{counts['finished']} streams{whose}, {counts['hung up']} hung up; server exit {code}; "
           f"{len(reports)} sanitizer lines")
     if reports or code != 0 or counts["finished"] == 0:
         print("\n".join(reports[:20]), f"see {log}")
