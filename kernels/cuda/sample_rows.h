@@ -186,12 +186,6 @@ __device__ inline bool IsCandidate(float logit, float threshold) {
   return logit >= threshold && logit != kNegativeInfinity;
 }
 
-// The weight that top-p must reach. REQUIRES: total > 0.
-__device__ inline Mass TopPTarget(float top_p, Mass total) {
-  const double wanted = ceil(static_cast<double>(top_p) * static_cast<double>(total));
-  return wanted < 1 ? 1 : min(static_cast<Mass>(wanted), total);
-}
-
 // Counts a block of a row as arrived; true in all threads of the last one, which then sees what the others wrote.
 __device__ inline bool IsLastBlock(uint32_t* num_arrived, uint32_t num_blocks) {
   __shared__ uint32_t ticket;
