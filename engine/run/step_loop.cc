@@ -224,8 +224,8 @@ StepLoop::Entries StepLoop::TakeEntries() {
   return entries;
 }
 
-void StepLoop::Fail(Entries entries) {
-  for (auto& [id, entry] : entries) (*entry.sink)({.id = id, .finish = FinishReason::kError});
+void StepLoop::Fail(const Entries& entries) {
+  for (const auto& [id, entry] : entries) (*entry.sink)({.id = id, .finish = FinishReason::kError});
 }
 
 void StepLoop::FailAll() {
@@ -234,7 +234,7 @@ void StepLoop::FailAll() {
     absl::MutexLock lock(&mu_);
     entries = TakeEntries();
   }
-  Fail(std::move(entries));
+  Fail(entries);
 }
 
 EngineHealth StepLoop::CheckHealth(absl::Duration limit) {
@@ -250,7 +250,7 @@ EngineHealth StepLoop::CheckHealth(absl::Duration limit) {
     // be a sink that does not return: whoever called it again would hang as well.
     if (is_in_step_) entries = TakeEntries();
   }
-  Fail(std::move(entries));
+  Fail(entries);
   return EngineHealth::kStuck;
 }
 

@@ -276,6 +276,18 @@ TEST_CASE("Chat: tools and template switches keep the order of their keys", "[ap
   CHECK(text.find("[" + tool + "]" + R"({"y": 1, "b": 2})") != std::string::npos);
 }
 
+TEST_CASE("Chat: arguments of earlier calls that came as an object keep the order of their keys", "[api]") {
+  ApiFixture f;
+  const std::string body = R"({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [
+      {"type": "function", "function": {"name": "f", "arguments": "{\"t\": 1, \"c\": 2}"}},
+      {"type": "function", "function": {"name": "f", "arguments": {"z": 1, "a": {"y": 2, "b": [3]}}}}]}],
+      "chat_template_kwargs": {"shows_calls": true}})";
+  const JsonReply tokens = f.Call("POST", "/tokenize", body);
+  REQUIRE(tokens.status == 200);
+  const std::string text = f.Post("/detokenize", {{"tokens", tokens.json["tokens"]}}).json["prompt"];
+  CHECK(text.find(R"({"t": 1, "c": 2}{"z": 1, "a": {"y": 2, "b": [3]}})") != std::string::npos);
+}
+
 TEST_CASE("Completions: prompts as text, list, ids and lists of ids", "[api]") {
   ApiFixture f({.answer = "ok"});
   for (const json& prompt : {json("ab"), json{"ab", "cd"}, json{97, 98}, json{{97, 98}, {99}}}) {
