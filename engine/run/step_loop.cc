@@ -128,8 +128,7 @@ void StepLoop::Apply(Inbox inbox, StepStats& stats) {
   }
   for (const auto& [id, begun_at_cancel] : inbox.cancelled) {
     scheduler_->Cancel(id);
-    ++stats.disconnects_freed;
-    stats.disconnect_steps += begun - begun_at_cancel;
+    stats.disconnect_steps.push_back(begun - begun_at_cancel);
   }
   for (const RequestId id : inbox.finished) scheduler_->Finish(id);
   Deliver(std::move(refused));
@@ -183,7 +182,7 @@ void StepLoop::Run() {
     next_deadline_ = scheduler_->NextDeadline();
     PublishStats();
     stats.scheduler = scheduler_->stats();
-    if (on_step_ && (has_stepped || stats.disconnects_freed > 0)) on_step_(stats);
+    if (on_step_ && (has_stepped || !stats.disconnect_steps.empty())) on_step_(stats);
     if (!has_stepped && !scheduler_->Idle()) {
       // Requests wait, yet nothing can run until one of them is cancelled or times out.
       absl::MutexLock lock(&mu_);
