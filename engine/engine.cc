@@ -25,12 +25,12 @@ namespace {
 // Everything a loaded model consists of; members are destroyed in reverse order, the loop's thread first.
 class LoadedEngine final : public Engine {
  public:
-  LoadedEngine(std::unique_ptr<Device> device, ModelInfo info, ModelText text, SchedulerConfig config,
+  LoadedEngine(std::unique_ptr<Device> device, ModelInfo info, ModelText text, const SchedulerConfig& config,
                std::string memory_report)
       : device_(std::move(device)),
         info_(std::move(info)),
         text_(std::move(text)),
-        config_(std::move(config)),
+        config_(config),
         memory_report_(std::move(memory_report)) {}
 
   absl::Status Start(std::unique_ptr<Model> model, std::function<void(const StepStats&)> on_step) {

@@ -59,8 +59,8 @@ struct StepStats {
   int32_t num_sequences = 0;
   absl::Duration plan_time, run_time, commit_time;
   SchedulerStats scheduler;
-  uint64_t disconnects_freed = 0;  // cancelled requests whose pages were freed before this step
-  uint64_t disconnect_steps = 0;   // sum over those of steps begun between Cancel() and the freeing
+  // Of each cancelled request whose pages were freed before this step: steps begun between Cancel() and the freeing.
+  std::vector<uint64_t> disconnect_steps;
 };
 
 struct EngineOptions {

@@ -3,12 +3,13 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "scheduler/scheduler_impl.h"
 
 namespace millrace {
 namespace {
 
-absl::Status Broken(std::string what) { return absl::InternalError(std::move(what)); }
+absl::Status Broken(absl::string_view what) { return absl::InternalError(what); }
 
 }  // namespace
 

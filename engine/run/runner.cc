@@ -160,7 +160,7 @@ void Runner::PromptLogprobs(const StepPlan& plan, absl::Span<const WantedRow> wa
 SampleRow Runner::MakeSampleRow(const PlannedSequence& planned, int32_t logit_row) {
   const SamplingParams& sampling = planned.request->sampling;
   const size_t num_prompt = static_cast<size_t>(planned.num_prompt_tokens);
-  const size_t num_known = static_cast<size_t>(planned.first_position + planned.num_tokens);
+  const size_t num_known = static_cast<size_t>(planned.first_position) + static_cast<size_t>(planned.num_tokens);
   MILLRACE_DCHECK(num_known >= num_prompt, "a sequence samples only after its prompt");
   SampleRow row{.row = logit_row,
                 .temperature = sampling.temperature,

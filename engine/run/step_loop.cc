@@ -128,8 +128,7 @@ void StepLoop::Apply(Inbox inbox, StepStats& stats) {
   }
   for (const auto& [id, begun_at_cancel] : inbox.cancelled) {
     scheduler_->Cancel(id);
-    ++stats.disconnects_freed;
-    stats.disconnect_steps += begun - begun_at_cancel;
+    stats.disconnect_steps.push_back(begun - begun_at_cancel);
   }
   for (const RequestId id : inbox.finished) scheduler_->Finish(id);
   Deliver(std::move(refused));
@@ -183,7 +182,7 @@ void StepLoop::Run() {
     next_deadline_ = scheduler_->NextDeadline();
     PublishStats();
     stats.scheduler = scheduler_->stats();
-    if (on_step_ && (has_stepped || stats.disconnects_freed > 0)) on_step_(stats);
+    if (on_step_ && (has_stepped || !stats.disconnect_steps.empty())) on_step_(stats);
     if (!has_stepped && !scheduler_->Idle()) {
       // Requests wait, yet nothing can run until one of them is cancelled or times out.
       absl::MutexLock lock(&mu_);
@@ -224,8 +223,8 @@ StepLoop::Entries StepLoop::TakeEntries() {
   return entries;
 }
 
-void StepLoop::Fail(Entries entries) {
-  for (auto& [id, entry] : entries) (*entry.sink)({.id = id, .finish = FinishReason::kError});
+void StepLoop::Fail(const Entries& entries) {
+  for (const auto& [id, entry] : entries) (*entry.sink)({.id = id, .finish = FinishReason::kError});
 }
 
 void StepLoop::FailAll() {
@@ -234,7 +233,7 @@ void StepLoop::FailAll() {
     absl::MutexLock lock(&mu_);
     entries = TakeEntries();
   }
-  Fail(std::move(entries));
+  Fail(entries);
 }
 
 EngineHealth StepLoop::CheckHealth(absl::Duration limit) {
@@ -250,7 +249,7 @@ EngineHealth StepLoop::CheckHealth(absl::Duration limit) {
     // be a sink that does not return: whoever called it again would hang as well.
     if (is_in_step_) entries = TakeEntries();
   }
-  Fail(std::move(entries));
+  Fail(entries);
   return EngineHealth::kStuck;
 }
 

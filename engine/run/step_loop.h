@@ -55,7 +55,7 @@ class StepLoop {
   void StopWaiting(Entry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   using Entries = absl::flat_hash_map<RequestId, Entry>;
   Entries TakeEntries() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  static void Fail(Entries entries);
+  static void Fail(const Entries& entries);
   void FailAll();
   void PublishStats();
   void Beat() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

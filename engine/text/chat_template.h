@@ -49,6 +49,10 @@ class ChatTemplate {
   absl::StatusOr<std::vector<int32_t>> Encode(const Conversation& conversation, const Tokenizer& tokenizer) const;
 
   const std::string& text() const { return source_.text; }
+  // The text that is used where tools are given.
+  const std::string& text_with_tools() const {
+    return source_.tool_use_text.empty() ? source_.text : source_.tool_use_text;
+  }
   bool takes_tools() const { return takes_tools_; }  // offered tools show in the prompt
 
  private:

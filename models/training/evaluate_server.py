@@ -5,18 +5,15 @@
     evaluate_server.py --url http://127.0.0.1:8000/v1 [--model NAME] [--prompts FILE] [--limit N] [--at-least 0.95]
 
 Each assistant turn is asked for with the right turns before it, at temperature 0. Exits with 1 if a share is below --at-least.
---calls-in-text takes the model's own <tool_call> blocks for calls where a server leaves them in the text.
 """
 import argparse
 import concurrent.futures
 import json
 import pathlib
-import re
 import sys
 import urllib.error
 import urllib.request
 
-TEXT_CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 PROMPTS = pathlib.Path(__file__).resolve().parent.parent / "millrace-tiny" / "eval_prompts.jsonl"
 
 
@@ -42,14 +39,9 @@ def same(a, b):
     return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
 
 
-def calls_of(message, takes_text):
+def calls_of(message):
     """The calls of an answer, or None where the arguments are not JSON."""
     calls = []
-    if takes_text and not message.get("tool_calls"):
-        try:
-            return [json.loads(block) for block in TEXT_CALL.findall(message.get("content") or "")]
-        except ValueError:
-            return None
     for call in message.get("tool_calls") or []:
         try:
             calls.append({"name": call["function"]["name"], "arguments": json.loads(call["function"]["arguments"])})
@@ -69,7 +61,7 @@ def play(args, item):
     for step, turn in enumerate(item["turns"]):
         wanted = [{"name": c["name"], "arguments": c["arguments"]} for c in turn]
         message = ask()
-        got = calls_of(message, args.calls_in_text)
+        got = calls_of(message)
         if got is not None and same(got, wanted):
             right += 1
         else:
@@ -80,7 +72,7 @@ def play(args, item):
         messages.extend({"role": "tool", "tool_call_id": i, "content": c["result"]} for i, c in zip(ids, turn))
     message = ask()
     text = message.get("content") or ""
-    good = calls_of(message, args.calls_in_text) == [] and all(e in text for e in item["expect"])
+    good = calls_of(message) == [] and all(e in text for e in item["expect"])
     if not good:
         notes.append(f"wanted {item['answer']!r}, got {text!r}")
     return right, len(item["turns"]), good, notes
@@ -95,7 +87,6 @@ def main():
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--parallel", type=int, default=4)
     parser.add_argument("--at-least", type=float, default=0.0)
-    parser.add_argument("--calls-in-text", action="store_true")
     args = parser.parse_args()
     args.url = args.url.rstrip("/")
     args.model = args.model or get(args.url + "/models", args.key)["data"][0]["id"]

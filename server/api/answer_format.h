@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "engine/text/answer_parser.h"
 #include "server/api/generation.h"
 
 namespace millrace {
@@ -47,6 +48,7 @@ class AnswerFormat {
 };
 
 struct ChatFormatOptions {
+  AnswerParserOptions parser;
   bool has_logprobs = false;
   int32_t num_top_logprobs = 0;
   bool has_usage_field = false;  // chunks carry "usage": null

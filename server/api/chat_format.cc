@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // OpenAI's chat.completion and chat.completion.chunk.
+#include <algorithm>
 #include <utility>
 
+#include "absl/hash/hash.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "server/api/answer_format.h"
 #include "server/api/json_writer.h"
 
@@ -17,6 +21,19 @@ void AppendTokenLogprob(const TokenText& token, std::string& out) {
   AppendJsonBytes(token.bytes, out);
 }
 
+constexpr char kCallIdLetters[] = "0123456789abcdefghijklmnopqrstuvwxyz";
+
+// Nine letters and digits, since Mistral's templates take no other ids; hardly ever twice in a conversation.
+std::string CallId(int64_t now, int32_t choice, int32_t number) {
+  size_t hash = absl::HashOf(now, choice, number);
+  std::string id(9, '0');
+  for (char& letter : id) {
+    letter = kCallIdLetters[hash % 36];
+    hash /= 36;
+  }
+  return id;
+}
+
 class ChatFormat : public AnswerFormat {
  public:
   ChatFormat(AnswerHead head, const ChatFormatOptions& options) : options_(options), head_(std::move(head)) {
@@ -24,25 +41,33 @@ class ChatFormat : public AnswerFormat {
   }
 
   std::vector<std::string> Chunks(const TextDelta& delta, bool is_first, const Usage* usage) override {
+    while (parsers_.size() <= static_cast<size_t>(delta.choice)) parsers_.emplace_back(options_.parser);
+    AnswerParser& parser = parsers_[static_cast<size_t>(delta.choice)];
+    const int32_t num_calls_before = parser.num_calls();
+    AnswerParts parts;
+    parser.Push(delta.text, parts);
+    if (delta.finish != FinishReason::kNone) parser.Finish(parts);
     std::vector<std::string> chunks;
-    if (is_first) {
-      std::string chunk = Begin(delta.choice, R"({"role":"assistant","content":""})");
-      End(chunk, ",\"logprobs\":null,", FinishReason::kNone, {}, usage);
-      chunks.push_back(std::move(chunk));
-    }
-    if (!delta.text.empty() || !delta.logprobs.empty()) {
-      std::string content = R"({"content":)";
-      AppendJsonString(delta.text, content);
-      content += '}';
-      std::string chunk = Begin(delta.choice, content);
-      std::string logprobs;
-      AppendLogprobs(delta.logprobs, logprobs);
+    const auto add = [&](std::string_view body, std::string_view logprobs) {
+      std::string chunk = Begin(delta.choice, body);
       End(chunk, logprobs, FinishReason::kNone, {}, usage);
       chunks.push_back(std::move(chunk));
+    };
+    if (is_first) add(R"({"role":"assistant","content":""})", kNoLogprobs);
+    if (!parts.reasoning.empty()) add(Member("reasoning_content", parts.reasoning), kNoLogprobs);
+    if (!parts.content.empty() || !delta.logprobs.empty()) {
+      std::string logprobs;
+      AppendLogprobs(delta.logprobs, logprobs);
+      add(Member("content", parts.content), logprobs);
+    }
+    if (!parts.calls.empty()) {
+      std::string calls = R"({"tool_calls":[)";
+      AppendCalls(parts.calls, delta.choice, num_calls_before, calls);
+      add(calls + "]}", kNoLogprobs);
     }
     if (delta.finish != FinishReason::kNone) {
       std::string chunk = Begin(delta.choice, "{}");
-      End(chunk, ",\"logprobs\":null,", delta.finish, delta.stop_reason, usage);
+      End(chunk, kNoLogprobs, delta.finish, delta.stop_reason, usage, parser.num_calls());
       chunks.push_back(std::move(chunk));
     }
     return chunks;
@@ -62,11 +87,14 @@ class ChatFormat : public AnswerFormat {
       const CollectedChoice& choice = choices[i];
       out += i > 0 ? R"(,{"index":)" : R"({"index":)";
       AppendJsonInt(static_cast<int64_t>(i), out);
-      out += R"(,"message":{"role":"assistant","content":)";
-      AppendJsonString(choice.text, out);
-      out += R"(,"refusal":null})";
+      AnswerParser parser(options_.parser);
+      AnswerParts parts;
+      parser.Push(choice.text, parts);
+      parser.Finish(parts);
+      out += R"(,"message":)";
+      AppendMessage(parts, static_cast<int32_t>(i), out);
       AppendLogprobs(choice.logprobs, out);
-      AppendFinish(choice.finish, choice.stop_reason, out);
+      AppendChatFinish(choice.finish, choice.stop_reason, parser.num_calls(), out);
       out += '}';
     }
     out += R"(],"usage":)";
@@ -80,6 +108,63 @@ class ChatFormat : public AnswerFormat {
   }
 
  private:
+  static constexpr char kNoLogprobs[] = ",\"logprobs\":null,";
+
+  static std::string Member(const char* name, std::string_view text) {
+    std::string out = absl::StrCat("{\"", name, "\":");
+    AppendJsonString(text, out);
+    return out + '}';
+  }
+
+  void AppendMessage(const AnswerParts& parts, int32_t choice, std::string& out) const {
+    out += R"({"role":"assistant","content":)";
+    if (parts.content.empty() && !parts.calls.empty()) {
+      out += "null";
+    } else {
+      AppendJsonString(parts.content, out);
+    }
+    out += R"(,"refusal":null)";
+    if (!parts.reasoning.empty()) {
+      out += R"(,"reasoning_content":)";
+      AppendJsonString(parts.reasoning, out);
+    }
+    if (!parts.calls.empty()) {
+      out += R"(,"tool_calls":[)";
+      AppendCalls(parts.calls, choice, -1, out);
+      out += ']';
+    }
+    out += '}';
+  }
+
+  // `first`: the number of the first one in a stream, where calls carry their index; -1 in a whole answer.
+  void AppendCalls(const std::vector<ParsedToolCall>& calls, int32_t choice, int32_t first, std::string& out) const {
+    for (size_t i = 0; i < calls.size(); ++i) {
+      const int32_t number = std::max(first, 0) + static_cast<int32_t>(i);
+      out += i > 0 ? ",{" : "{";
+      if (first >= 0) {
+        out += R"("index":)";
+        AppendJsonInt(number, out);
+        out += ',';
+      }
+      out += R"("id":)";
+      AppendJsonString(CallId(made_at_, choice, number), out);
+      out += R"(,"type":"function","function":{"name":)";
+      AppendJsonString(calls[i].name, out);
+      out += R"(,"arguments":)";
+      AppendJsonString(calls[i].arguments, out);
+      out += "}}";
+    }
+  }
+
+  // An answer that ends by itself after calls waits for their results.
+  static void AppendChatFinish(FinishReason finish, const StopReason& reason, int32_t num_calls, std::string& out) {
+    if (finish == FinishReason::kStop && num_calls > 0) {
+      out += R"("finish_reason":"tool_calls","stop_reason":null)";
+    } else {
+      AppendFinish(finish, reason, out);
+    }
+  }
+
   std::string Begin(int32_t choice, std::string_view delta) const {
     std::string chunk = chunk_head_;
     chunk += R"({"index":)";
@@ -90,9 +175,9 @@ class ChatFormat : public AnswerFormat {
   }
 
   void End(std::string& chunk, std::string_view logprobs, FinishReason finish, const StopReason& reason,
-           const Usage* usage) const {
+           const Usage* usage, int32_t num_calls = 0) const {
     chunk += logprobs;
-    AppendFinish(finish, reason, chunk);
+    AppendChatFinish(finish, reason, num_calls, chunk);
     chunk += "}]";
     if (usage != nullptr) {
       chunk += R"(,"usage":)";
@@ -127,7 +212,9 @@ class ChatFormat : public AnswerFormat {
 
   const ChatFormatOptions options_;
   const AnswerHead head_;
+  const int64_t made_at_ = absl::GetCurrentTimeNanos();
   std::string chunk_head_;
+  std::vector<AnswerParser> parsers_;  // of a stream's choices
 };
 
 }  // namespace

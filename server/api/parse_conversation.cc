@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/text/template_json.h"
+#include "engine/text/template_value.h"
 #include "server/api/parse_common.h"
 
 namespace millrace {
@@ -19,7 +20,8 @@ constexpr size_t kMaxTools = 1024;
 constexpr size_t kMaxRoleBytes = 64;
 
 // The body once more, with the keys of its objects in the client's order: json sorts them, and a model that was trained
-// on tools as clients write them calls worse when it reads them sorted. Parsed only when something asks.
+// on tools as clients write them calls worse when it reads them sorted. Parsed only when something asks. Of equal keys
+// the last wins here as there, so what was checked in the one is there in the other.
 class OrderedBody {
  public:
   explicit OrderedBody(std::string_view text) : text_(text) {}
@@ -71,7 +73,19 @@ void ReadContent(JsonFields& fields, ChatContent& content) {
   }
 }
 
-void ReadToolCalls(JsonFields& fields, std::vector<ChatToolCall>& calls) {
+// Arguments that came as an object, as JSON text in the client's order.
+absl::StatusOr<std::string> ArgumentsText(OrderedBody& body, size_t message, size_t call) {
+  const absl::StatusOr<TemplateValue> messages = body.Member("messages");
+  if (!messages.ok()) return messages.status();
+  const TemplateDict& in_message = messages->as_list().items[message].as_dict();
+  const TemplateDict& in_call = in_message.Find("tool_calls")->as_list().items[call].as_dict();
+  TemplateStringBuilder text;
+  const TemplateValue& arguments = *in_call.Find("function")->as_dict().Find("arguments");
+  if (absl::Status status = AppendJson(arguments, {}, text); !status.ok()) return status;
+  return std::string(text.Build().view());
+}
+
+void ReadToolCalls(JsonFields& fields, OrderedBody& body, size_t message, std::vector<ChatToolCall>& calls) {
   const json* list = fields.Find("tool_calls");
   if (list == nullptr) return;
   if (!list->is_array()) return fields.Fail("tool_calls", "must be a list of tool calls", kInvalidType);
@@ -90,7 +104,9 @@ void ReadToolCalls(JsonFields& fields, std::vector<ChatToolCall>& calls) {
     // OpenAI sends JSON text; some clients send the object itself.
     const json* arguments = inner.Find("arguments");
     if (arguments != nullptr && arguments->is_object()) {
-      call.arguments = arguments->dump();
+      auto text = ArgumentsText(body, message, calls.size());
+      if (!text.ok()) return fields.Fail("tool_calls", std::string(text.status().message()));
+      call.arguments = *std::move(text);
     } else {
       inner.Read("arguments", call.arguments);
     }
@@ -100,7 +116,7 @@ void ReadToolCalls(JsonFields& fields, std::vector<ChatToolCall>& calls) {
   }
 }
 
-void ReadMessage(JsonFields& fields, ChatMessage& message) {
+void ReadMessage(JsonFields& fields, OrderedBody& body, size_t index, ChatMessage& message) {
   fields.Read("role", message.role);
   if (message.role.empty()) fields.Fail("role", "is required: system, user, assistant, tool, ...", kMissingParameter);
   if (message.role.size() > kMaxRoleBytes)
@@ -110,10 +126,10 @@ void ReadMessage(JsonFields& fields, ChatMessage& message) {
   fields.Read("tool_call_id", message.tool_call_id);
   fields.Read("reasoning_content", message.reasoning_content);
   if (message.reasoning_content.empty()) fields.Read("reasoning", message.reasoning_content);
-  ReadToolCalls(fields, message.tool_calls);
+  ReadToolCalls(fields, body, index, message.tool_calls);
 }
 
-void ReadMessages(JsonFields& fields, std::vector<ChatMessage>& messages) {
+void ReadMessages(JsonFields& fields, OrderedBody& body, std::vector<ChatMessage>& messages) {
   const json* list = fields.Find("messages");
   if (list == nullptr) return fields.Fail("messages", "is required", kMissingParameter);
   if (!list->is_array()) {
@@ -125,7 +141,7 @@ void ReadMessages(JsonFields& fields, std::vector<ChatMessage>& messages) {
     const json& item = (*list)[i];
     if (!item.is_object()) return fields.Fail("messages", "must hold objects", kInvalidType);
     JsonFields inner(item, absl::StrCat("messages[", i, "]."));
-    ReadMessage(inner, messages.emplace_back());
+    ReadMessage(inner, body, i, messages.emplace_back());
     fields.Adopt(inner);
     if (!fields.status().ok()) return;
   }
@@ -164,7 +180,7 @@ void ReadTools(JsonFields& fields, OrderedBody& body, Conversation& conversation
 void ReadConversation(JsonFields& fields, std::string_view text, ChatRequest& request) {
   Conversation& conversation = request.conversation;
   OrderedBody body(text);
-  ReadMessages(fields, conversation.messages);
+  ReadMessages(fields, body, conversation.messages);
   ReadTools(fields, body, conversation);
   fields.Read("add_generation_prompt", conversation.adds_generation_prompt);
   fields.Read("continue_final_message", conversation.continues_final_message);

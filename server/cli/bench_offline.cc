@@ -40,6 +40,12 @@ struct Progress {
   absl::Notification is_over;
 };
 
+struct Batch {
+  explicit Batch(size_t num_requests) : requests(num_requests) {}
+  std::vector<Progress> requests;
+  std::atomic<int64_t> num_generated{0};
+};
+
 std::vector<int32_t> RandomPrompt(const ModelInfo& model, int32_t num_tokens, std::mt19937_64& random) {
   std::uniform_int_distribution<int32_t> token(0, model.vocab_tokens - 1);
   std::vector<int32_t> tokens(static_cast<size_t>(num_tokens));
@@ -51,8 +57,8 @@ std::vector<int32_t> RandomPrompt(const ModelInfo& model, int32_t num_tokens, st
 absl::StatusOr<BatchResult> RunBatch(Engine& engine, const BenchOfflineOptions& options, std::mt19937_64& random,
                                      const std::string& stage) {
   const auto num_requests = static_cast<size_t>(options.num_prompts);
-  std::vector<Progress> progress(num_requests);
-  std::atomic<int64_t> num_generated{0};
+  // The sinks own it as well: after a refused Submit those before it are still called until they are cancelled.
+  const auto batch = std::make_shared<Batch>(num_requests);
   std::vector<RequestHandle> handles;
   const absl::Time begin = absl::Now();
   for (size_t i = 0; i < num_requests; ++i) {
@@ -61,11 +67,12 @@ absl::StatusOr<BatchResult> RunBatch(Engine& engine, const BenchOfflineOptions& 
     request.sampling.temperature = 0;
     request.max_new_tokens = options.output_tokens;
     request.ignore_eos = true;
-    auto handle = engine.Submit(std::move(request), [&num_generated, mine = &progress[i]](TokenEvent&& event) {
-      if (mine->num_tokens == 0 && !event.tokens.empty()) mine->first_token = absl::Now();
-      mine->num_tokens += static_cast<int32_t>(event.tokens.size());
-      num_generated += static_cast<int64_t>(event.tokens.size());
-      if (event.finish != FinishReason::kNone) mine->is_over.Notify();
+    auto handle = engine.Submit(std::move(request), [batch, i](TokenEvent&& event) {
+      Progress& mine = batch->requests[i];
+      if (mine.num_tokens == 0 && !event.tokens.empty()) mine.first_token = absl::Now();
+      mine.num_tokens += static_cast<int32_t>(event.tokens.size());
+      batch->num_generated += static_cast<int64_t>(event.tokens.size());
+      if (event.finish != FinishReason::kNone) mine.is_over.Notify();
     });
     if (!handle.ok()) return handle.status();
     handles.push_back(*std::move(handle));
@@ -73,14 +80,14 @@ absl::StatusOr<BatchResult> RunBatch(Engine& engine, const BenchOfflineOptions& 
   ProgressBar bar(nullptr);
   bar.Show(stage, 0);
   const double num_expected = static_cast<double>(options.num_prompts) * options.output_tokens;
-  for (const Progress& request : progress) {
+  for (const Progress& request : batch->requests) {
     while (!request.is_over.WaitForNotificationWithTimeout(kShowInterval)) {
-      bar.Show(stage, static_cast<double>(num_generated) / num_expected);
+      bar.Show(stage, static_cast<double>(batch->num_generated) / num_expected);
     }
   }
   bar.Clear();
   BatchResult result{.seconds = absl::ToDoubleSeconds(absl::Now() - begin)};
-  for (const Progress& request : progress) {
+  for (const Progress& request : batch->requests) {
     result.num_prompt_tokens += options.input_tokens;
     result.num_output_tokens += request.num_tokens;
     result.first_token_seconds.push_back(absl::ToDoubleSeconds(request.first_token - begin));

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
 #include <fstream>
 #include <map>
 
@@ -75,10 +74,7 @@ class MetricsImpl : public Metrics {
     step_plan_.Observe(Seconds(stats.plan_time));
     step_run_.Observe(Seconds(stats.run_time));
     step_commit_.Observe(Seconds(stats.commit_time));
-    if (stats.disconnects_freed > 0) {
-      const double steps = std::ceil(static_cast<double>(stats.disconnect_steps) / stats.disconnects_freed);
-      for (uint64_t i = 0; i < stats.disconnects_freed; ++i) disconnect_steps_.Observe(steps);
-    }
+    for (const uint64_t steps : stats.disconnect_steps) disconnect_steps_.Observe(static_cast<double>(steps));
   }
 
   void OnPrefilled(int32_t num_prompt_tokens, int32_t num_cached_tokens) override {

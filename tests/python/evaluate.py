@@ -25,7 +25,7 @@ def main() -> int:
             wait_ready(port, server)
             return subprocess.run(
                 [sys.executable, str(ROOT / "models/training/evaluate_server.py"), "--url", f"http://127.0.0.1:{port}/v1",
-                 "--calls-in-text", *flags], check=False).returncode
+                 *flags], check=False).returncode
         finally:
             server.terminate()
             server.wait(60)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The official openai client against the real server."""
+import json
 import math
 
 import pytest
@@ -116,13 +117,33 @@ def test_choices_that_share_a_prompt_count_it_once(client):
     assert 0 < usage.prompt_tokens_details.cached_tokens <= usage.prompt_tokens
 
 
-def test_a_tool_call_is_written_for_an_offered_tool(client):
-    tools = [{"type": "function", "function": {
-        "name": "calculator", "description": "Evaluates an arithmetic expression.",
-        "parameters": {"type": "object", "properties": {"expression": {"type": "string"}},
-                       "required": ["expression"]}}}]
-    answer = client.chat.completions.create(
-        model="millrace-tiny", temperature=0, max_tokens=80, tools=tools,
-        messages=[{"role": "user", "content": "What is 4821 times 37?"}])
-    assert "<tool_call>" in answer.choices[0].message.content
-    assert "calculator" in answer.choices[0].message.content
+CALCULATOR = {"type": "function", "function": {
+    "name": "calculator", "description": "Evaluates an arithmetic expression.",
+    "parameters": {"type": "object", "properties": {"expression": {"type": "string"}}, "required": ["expression"]}}}
+
+
+def test_a_tool_is_called_and_its_result_used(client):
+    messages = [{"role": "user", "content": "What is 4821 times 37?"}]
+    asked = dict(model="millrace-tiny", temperature=0, max_tokens=80, tools=[CALCULATOR])
+    choice = client.chat.completions.create(**asked, messages=messages).choices[0]
+    assert choice.finish_reason == "tool_calls" and choice.message.content is None
+    [call] = choice.message.tool_calls
+    assert call.type == "function" and call.function.name == "calculator"
+    assert json.loads(call.function.arguments) == {"expression": "4821 * 37"}
+    messages += [choice.message, {"role": "tool", "tool_call_id": call.id, "content": str(4821 * 37)}]
+    answer = client.chat.completions.create(**asked, messages=messages).choices[0]
+    assert answer.finish_reason == "stop" and str(4821 * 37) in answer.message.content
+
+
+def test_a_streamed_call_is_the_same_call(client):
+    asked = dict(model="millrace-tiny", temperature=0, max_tokens=80, tools=[CALCULATOR],
+                 messages=[{"role": "user", "content": "What is 4821 times 37?"}])
+    [call] = client.chat.completions.create(**asked).choices[0].message.tool_calls
+    with client.beta.chat.completions.stream(**asked) as stream:
+        for _ in stream:
+            pass
+        choice = stream.get_final_completion().choices[0]
+    assert choice.finish_reason == "tool_calls"
+    [streamed] = choice.message.tool_calls
+    assert (streamed.function.name, streamed.function.arguments) == (call.function.name, call.function.arguments)
+

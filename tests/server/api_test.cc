@@ -276,6 +276,90 @@ TEST_CASE("Chat: tools and template switches keep the order of their keys", "[ap
   CHECK(text.find("[" + tool + "]" + R"({"y": 1, "b": 2})") != std::string::npos);
 }
 
+TEST_CASE("Chat: arguments of earlier calls that came as an object keep the order of their keys", "[api]") {
+  ApiFixture f;
+  const std::string body = R"({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [
+      {"type": "function", "function": {"name": "f", "arguments": "{\"t\": 1, \"c\": 2}"}},
+      {"type": "function", "function": {"name": "f", "arguments": {"z": 1, "a": {"y": 2, "b": [3]}}}}]}],
+      "chat_template_kwargs": {"shows_calls": true}})";
+  const JsonReply tokens = f.Call("POST", "/tokenize", body);
+  REQUIRE(tokens.status == 200);
+  const std::string text = f.Post("/detokenize", {{"tokens", tokens.json["tokens"]}}).json["prompt"];
+  CHECK(text.find(R"({"t": 1, "c": 2}{"z": 1, "a": {"y": 2, "b": [3]}})") != std::string::npos);
+}
+
+TEST_CASE("Chat: calls of offered tools become tool_calls, whole and streamed", "[api]") {
+  const std::string answer =
+      "Let me see. <tool_call>\n{\"name\": \"f\", \"arguments\": {\"z\": 1, \"a\": [2]}}\n</tool_call>\n"
+      "<tool_call>{\"name\": \"g\", \"arguments\": {}}</tool_call>";
+  ApiFixture f({.answer = answer});
+  const json tool = {{"type", "function"}, {"function", {{"name", "f"}, {"parameters", json::object()}}}};
+  const JsonReply whole = f.Post("/v1/chat/completions", ChatBody({{"tools", {tool}}, {"max_tokens", 400}}));
+  REQUIRE(whole.status == 200);
+  const json& choice = whole.json["choices"][0];
+  CHECK(choice["finish_reason"] == "tool_calls");
+  CHECK(choice["message"]["content"] == "Let me see.");
+  const json& calls = choice["message"]["tool_calls"];
+  REQUIRE(calls.size() == 2);
+  CHECK(calls[0]["type"] == "function");
+  CHECK(calls[0]["function"]["name"] == "f");
+  CHECK(calls[0]["function"]["arguments"] == R"({"z": 1, "a": [2]})");
+  CHECK(calls[1]["function"]["arguments"] == "{}");
+  CHECK(calls[0]["id"].get<std::string>().size() == 9);
+  CHECK(calls[0]["id"] != calls[1]["id"]);
+
+  std::string content, finish;
+  json streamed = json::array();
+  for (const std::string& event :
+       f.Stream("/v1/chat/completions", ChatBody({{"tools", {tool}}, {"max_tokens", 400}, {"stream", true}}))) {
+    if (event == "[DONE]") continue;
+    const json chunk = json::parse(event)["choices"][0];
+    if (chunk["delta"].contains("content")) content += chunk["delta"]["content"];
+    if (chunk["delta"].contains("tool_calls")) {
+      for (const json& call : chunk["delta"]["tool_calls"]) streamed.push_back(call);
+    }
+    if (!chunk["finish_reason"].is_null()) finish = chunk["finish_reason"];
+  }
+  CHECK(content == "Let me see.");
+  CHECK(finish == "tool_calls");
+  REQUIRE(streamed.size() == 2);
+  for (size_t i = 0; i < 2; ++i) {
+    CHECK(streamed[i]["index"] == i);
+    CHECK(streamed[i]["function"] == calls[i]["function"]);
+  }
+}
+
+TEST_CASE("Chat: without tools, or cut off, a call is text", "[api]") {
+  const std::string call = "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>";
+  ApiFixture f({.answer = call});
+  const json tool = {{"type", "function"}, {"function", {{"name", "f"}}}};
+  const auto choice = [&](const json& more) {
+    return f.Post("/v1/chat/completions", ChatBody(more)).json["choices"][0];
+  };
+  CHECK(choice({{"max_tokens", 400}})["message"]["content"] == call);
+  CHECK(choice({{"max_tokens", 400}, {"tools", {tool}}, {"tool_choice", "none"}})["message"]["content"] == call);
+  const json cut = choice({{"tools", {tool}}, {"max_tokens", 30}});
+  CHECK(cut["finish_reason"] == "length");
+  CHECK_FALSE(cut["message"].contains("tool_calls"));
+  CHECK(cut["message"]["content"].get<std::string>().find("tool_call") == std::string::npos);
+}
+
+TEST_CASE("Chat: reasoning has a field of its own", "[api]") {
+  ApiFixture f({.answer = "<think>\nHm. \n</think>\n\nFour."});
+  const json message = f.Post("/v1/chat/completions", ChatBody({{"max_tokens", 400}})).json["choices"][0]["message"];
+  CHECK(message["content"] == "Four.");
+  CHECK(message["reasoning_content"] == "Hm.");
+  std::string content, reasoning;
+  for (const std::string& event : f.Stream("/v1/chat/completions", ChatBody({{"max_tokens", 400}, {"stream", true}}))) {
+    if (event == "[DONE]") continue;
+    const json delta = json::parse(event)["choices"][0]["delta"];
+    if (delta.contains("content")) content += delta["content"];
+    if (delta.contains("reasoning_content")) reasoning += delta["reasoning_content"];
+  }
+  CHECK(content == "Four.");
+  CHECK(reasoning == "Hm.");
+}
+
 TEST_CASE("Completions: prompts as text, list, ids and lists of ids", "[api]") {
   ApiFixture f({.answer = "ok"});
   for (const json& prompt : {json("ab"), json{"ab", "cd"}, json{97, 98}, json{{97, 98}, {99}}}) {

@@ -10,8 +10,11 @@ namespace millrace {
 namespace {
 
 constexpr char kTemplate[] =
-    "{% for m in messages %}<|{{ m.role if m.role == 'assistant' else 'user' }}|>{{ m.content }}{% endfor %}"
+    "{% for m in messages %}<|{{ m.role if m.role == 'assistant' else 'user' }}|>{{ m.content }}"
+    "{% if shows_calls %}{% for c in m.tool_calls %}{{ c.function.arguments | tojson }}{% endfor %}{% endif %}"
+    "{% endfor %}"
     "{% if tools %}[{{ tools | length }} tools]{% endif %}"
+    "{# Its answers may hold <think></think> and <tool_call>. #}"
     "{% if shows_tools %}{{ tools | tojson }}{{ shows_tools | tojson }}{% endif %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}";
 

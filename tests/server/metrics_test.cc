@@ -54,7 +54,7 @@ TEST_CASE("Metrics: what happens is counted under vLLM's names", "[metrics]") {
   metrics->OnGenerated(11);
   metrics->OnFinished(Record("acme"));
   metrics->OnRejected("queue_full");
-  metrics->OnStep({.num_prefill_rows = 60, .num_decode_rows = 4, .disconnects_freed = 2, .disconnect_steps = 2});
+  metrics->OnStep({.num_prefill_rows = 60, .num_decode_rows = 4, .disconnect_steps = {0, 2}});
   const std::string page = metrics->Scrape(&engine, {.num_connections = 3});
   CHECK(HasLine(page, "vllm:prompt_tokens_total{engine=\"0\",model_name=\"m\"}", " 100"));
   CHECK(HasLine(page, "vllm:prompt_tokens_cached_total{", " 40"));
@@ -72,7 +72,7 @@ TEST_CASE("Metrics: what happens is counted under vLLM's names", "[metrics]") {
   CHECK(HasLine(page, "vllm:request_decode_time_seconds_bucket{engine=\"0\",model_name=\"m\",le=\"1.5\"}", " 0"));
   CHECK(HasLine(page, "vllm:admission_rejections_total{engine=\"0\",model_name=\"m\",reason=\"queue_full\"}", " 1"));
   CHECK(HasLine(page, "vllm:iteration_tokens_total_count{", " 1"));
-  CHECK(HasLine(page, "millrace_disconnect_to_free_steps_bucket{engine=\"0\",model_name=\"m\",le=\"1\"}", " 2"));
+  CHECK(HasLine(page, "millrace_disconnect_to_free_steps_bucket{engine=\"0\",model_name=\"m\",le=\"1\"}", " 1"));
   CHECK(HasLine(page, "millrace_tenant_requests_waiting{", " 2"));
   CHECK(HasLine(page, "millrace_http_connections{", " 3"));
   // Counters that follow the engine's totals do not grow by being looked at.
