@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// Sizes that the plan and the kernels of a matmul share. Plain C++.
+#include "kernels/cuda/matmul_pack.h"
+
+namespace millrace::cuda {
+
+inline constexpr int kSkinnyRows = 64;  // of a pass
+inline constexpr int kMaxSkinnyPasses = 32;
+inline constexpr int kSkinnyWarps = 8;
+inline constexpr int kSkinnyStageBytes = 128;    // along k, of a row of x
+inline constexpr int kManyInt4ChannelTiles = 2;  // of a warp, above 32 rows
+
+inline constexpr int kTileChannelsWide = 128;  // of a block of the tile kernel
+inline constexpr int kTileRows = 256;          // at most; blocks of up to half as many rows share a multiprocessor
+inline constexpr int kTileStageBytes = 64;     // along k
+
+// A block of the skinny kernel for passes of up to some rows.
+struct SkinnyBlock {
+  int max_rows = 0;  // 8, 16, 32 or 64
+  int warp_channels = 0;
+  int num_channels = 0;
+  int blocks_per_processor = 0;
+};
+SkinnyBlock SkinnyBlockFor(const WeightOnDevice& w, int rows_per_pass);
+
+}  // namespace millrace::cuda

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cuda/matmul_plan.h"
+
+#include <algorithm>
+
+#include "kernels/cuda/matmul_limits.h"
+
+namespace millrace::cuda {
+namespace {
+
+// What a multiprocessor does in a clock: rounded from data sheets of sm_80 to sm_90, so that no shape of one card
+// decides. Only ratios matter.
+constexpr double kMemoryBytes = 16;
+constexpr double kL2Bytes = 32;
+constexpr double kSharedBytes = 128;
+constexpr double kProducts = 1024;      // of 16-bit numbers on tensor cores; twice of int8
+constexpr double kUnpackedInputs = 96;  // grouped weights to 16 bits
+constexpr double kShownShare = 0.2;     // of what hides behind the slowest
+constexpr double kPlainProducts = 2;
+constexpr double kStartClocks = 4000;  // a launch, and the first bytes of a block
+constexpr double kSplitClocks = 1500;  // partial sums: out, a fence, and back
+constexpr int kMinSegmentStages = 4;
+constexpr int kMorePasses = 2;  // tried beyond those that half-filled tiles would need
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t RoundUp(int64_t a, int64_t b) { return CeilDiv(a, b) * b; }
+
+int XBytes(const WeightOnDevice& w) { return w.format == WeightFormat::kInt8 && w.group_size == 0 ? 1 : 2; }
+
+double WeightBytes(const WeightOnDevice& w) {
+  const double count = static_cast<double>(w.n) * static_cast<double>(w.k);
+  if (w.format == WeightFormat::kDense) return count * static_cast<double>(DTypeBytes(w.dtype));
+  const double item = w.format == WeightFormat::kInt8 ? 1.0 : 0.5;
+  return count * (item + (w.group_size != 0 ? (w.has_zeros ? 3.0 : 2.0) / w.group_size : 0.0));
+}
+
+const char* OperandFault(const MatmulProblem& problem) {
+  const WeightOnDevice& w = problem.w;
+  if (!problem.is_aligned) return "rows of x are not 16-byte aligned";
+  if (w.k * XBytes(w) % 16 != 0) return "K is not a multiple of 16 bytes";
+  if (w.format == WeightFormat::kDense && w.dtype != problem.x_dtype) return "x and W differ in type";
+  return nullptr;
+}
+
+// A kernel's work on a problem, in units of the whole device except where said.
+struct Work {
+  double memory_bytes = 0;
+  double l2_bytes = 0;
+  double shared_bytes = 0;
+  double products = 0;  // 16-bit
+  double unpacked_inputs = 0;
+  int64_t num_tiles = 0;   // blocks of one slice
+  int64_t num_stages = 0;  // of a tile
+  int64_t tile_sums = 0;   // of a tile
+  int64_t slot_sums = 0;   // a block has room for
+  int blocks_per_processor = 2;
+};
+
+// The slowest of memory, L2, tensor cores (or the shared memory that feeds them) and arithmetic; the others hide behind
+// it for the most part only.
+double WorkClocks(const Work& work, int num_processors) {
+  const double memory = work.memory_bytes / kMemoryBytes;
+  const double l2 = work.l2_bytes / kL2Bytes;
+  const double tensor = std::max(work.shared_bytes / kSharedBytes, work.products / kProducts);
+  const double unpacking = work.unpacked_inputs / kUnpackedInputs;
+  const double slowest = std::max({memory, l2, tensor, unpacking});
+  return (slowest + kShownShare * (memory + l2 + tensor + unpacking - slowest)) / num_processors;
+}
+
+// Decides how blocks share the tiles: whole waves, then the tiles left cut among as many blocks as pay for the partial
+// sums they write and read.
+void ChooseBlocks(const Work& work, const MatmulProblem& problem, MatmulCandidate& candidate) {
+  const int64_t num_slots = static_cast<int64_t>(problem.num_multiprocessors) * work.blocks_per_processor;
+  const int64_t num_waves = work.num_tiles / num_slots;
+  const int64_t num_left = work.num_tiles - num_waves * num_slots;
+  const double tile_clocks = WorkClocks(work, problem.num_multiprocessors) * static_cast<double>(num_slots) /
+                             static_cast<double>(work.num_tiles);  // of a block among a full device's
+  const double wave_clocks = kStartClocks + static_cast<double>(num_waves) * tile_clocks;
+  candidate.num_blocks = static_cast<int>(num_slots);
+  candidate.num_split_blocks = static_cast<int>(num_left);
+  candidate.cost_clocks = wave_clocks + (num_left > 0 ? tile_clocks : 0);
+  const double tile_bytes = 4.0 * static_cast<double>(work.tile_sums);
+  const double slot_bytes = 4.0 * static_cast<double>(work.slot_sums);
+  for (int64_t blocks = 2 * num_left; num_left > 0; blocks += num_left) {
+    blocks = std::min(blocks, num_slots);
+    if (2 * slot_bytes * static_cast<double>(blocks) > static_cast<double>(problem.partial_bytes)) break;
+    if (num_left * work.num_stages < blocks * kMinSegmentStages) break;
+    const double segments =
+        static_cast<double>(blocks) + (blocks % num_left == 0 ? 0.0 : static_cast<double>(num_left));
+    const double cost = wave_clocks + tile_clocks * static_cast<double>(num_left) / static_cast<double>(blocks) +
+                        kSplitClocks + 2 * segments * tile_bytes / kL2Bytes / problem.num_multiprocessors;
+    if (cost < candidate.cost_clocks) {
+      candidate.cost_clocks = cost;
+      candidate.num_split_blocks = static_cast<int>(blocks);
+    }
+    if (blocks == num_slots) break;
+  }
+  if (num_waves == 0) candidate.num_blocks = candidate.num_split_blocks;
+}
+
+Work SkinnyWork(const MatmulProblem& problem, int64_t num_passes, int rows_per_pass) {
+  const WeightOnDevice& w = problem.w;
+  const double k_bytes = static_cast<double>(w.k) * XBytes(w);
+  const double num_rows = static_cast<double>(RoundUp(problem.num_rows, 8));
+  const SkinnyBlock block = SkinnyBlockFor(w, rows_per_pass);
+  const int64_t channel_tiles = CeilDiv(w.n, block.num_channels);
+  const double padded_n = static_cast<double>(channel_tiles * block.num_channels);
+  Work work;
+  work.num_tiles = channel_tiles * num_passes;
+  work.memory_bytes =
+      WeightBytes(w) + static_cast<double>(problem.num_rows) * (k_bytes + 2.0 * static_cast<double>(w.n));
+  work.l2_bytes =
+      static_cast<double>(num_passes) * WeightBytes(w) + static_cast<double>(channel_tiles) * num_rows * k_bytes;
+  // Every warp reads its weights and all rows.
+  work.shared_bytes =
+      static_cast<double>(num_passes) * WeightBytes(w) + padded_n / block.warp_channels * num_rows * k_bytes;
+  work.products = num_rows * padded_n * k_bytes / 2;
+  if (w.group_size != 0) work.unpacked_inputs = static_cast<double>(num_passes) * padded_n * static_cast<double>(w.k);
+  work.num_stages = CeilDiv(w.k * XBytes(w), kSkinnyStageBytes);
+  work.tile_sums = static_cast<int64_t>(block.num_channels) * rows_per_pass;
+  work.slot_sums = static_cast<int64_t>(block.num_channels) * block.max_rows;
+  work.blocks_per_processor = block.blocks_per_processor;
+  return work;
+}
+
+MatmulCandidate PlanSkinny(const MatmulProblem& problem) {
+  MatmulCandidate best = {.kernel = MatmulKernel::kSkinny, .skip_reason = OperandFault(problem)};
+  if (best.skip_reason != nullptr) return best;
+  const int64_t min_passes = CeilDiv(problem.num_rows, kSkinnyRows);
+  if (min_passes > kMaxSkinnyPasses) {
+    best.skip_reason = "more rows than its passes are good for";
+    return best;
+  }
+  best.cost_clocks = -1;
+  for (int64_t passes = min_passes; passes <= min_passes + kMorePasses; ++passes) {
+    MatmulCandidate candidate = {.kernel = MatmulKernel::kSkinny};
+    candidate.rows_per_pass = static_cast<int>(RoundUp(CeilDiv(problem.num_rows, passes), 8));
+    const int64_t num_passes = CeilDiv(problem.num_rows, candidate.rows_per_pass);
+    ChooseBlocks(SkinnyWork(problem, num_passes, candidate.rows_per_pass), problem, candidate);
+    if (best.cost_clocks < 0 || candidate.cost_clocks < best.cost_clocks) best = candidate;
+  }
+  return best;
+}
+
+Work TileWork(const MatmulProblem& problem, int64_t num_channels, int rows_per_pass) {
+  const double k_bytes = static_cast<double>(problem.w.k) * XBytes(problem.w);
+  const int64_t row_tiles = CeilDiv(problem.num_rows, rows_per_pass);
+  const int64_t channel_tiles = CeilDiv(num_channels, kTileChannelsWide);
+  const double num_rows = static_cast<double>(RoundUp(problem.num_rows, 16));
+  const double padded_n = static_cast<double>(channel_tiles * kTileChannelsWide);
+  Work work;
+  work.num_tiles = row_tiles * channel_tiles;
+  work.memory_bytes = padded_n * k_bytes + static_cast<double>(problem.num_rows) * (k_bytes + 2.0 * padded_n);
+  work.l2_bytes = (static_cast<double>(row_tiles) * padded_n + static_cast<double>(channel_tiles) * num_rows) * k_bytes;
+  // Rows are read by the 4 warps beside each other, channels by the 2 above each other.
+  work.shared_bytes =
+      (4.0 * static_cast<double>(channel_tiles) * num_rows + 2.0 * static_cast<double>(row_tiles) * padded_n) * k_bytes;
+  work.products = num_rows * padded_n * k_bytes / 2;
+  work.num_stages = CeilDiv(problem.w.k * XBytes(problem.w), kTileStageBytes);
+  const bool is_small = rows_per_pass <= kTileRows / 2;
+  work.tile_sums = static_cast<int64_t>(kTileChannelsWide) * rows_per_pass;
+  work.slot_sums = static_cast<int64_t>(kTileChannelsWide) * (is_small ? kTileRows / 2 : kTileRows);
+  work.blocks_per_processor = is_small ? 2 : 1;
+  return work;
+}
+
+MatmulCandidate PlanTile(const MatmulProblem& problem, int64_t num_channels) {
+  MatmulCandidate best = {.kernel = MatmulKernel::kTile, .skip_reason = OperandFault(problem)};
+  if (best.skip_reason != nullptr) return best;
+  best.cost_clocks = -1;
+  const int64_t min_passes = CeilDiv(problem.num_rows, kTileRows);
+  for (int64_t passes = min_passes; passes <= 2 * min_passes + kMorePasses; ++passes) {
+    MatmulCandidate candidate = {.kernel = MatmulKernel::kTile};
+    candidate.rows_per_pass = static_cast<int>(RoundUp(CeilDiv(problem.num_rows, passes), 16));
+    ChooseBlocks(TileWork(problem, num_channels, candidate.rows_per_pass), problem, candidate);
+    if (best.cost_clocks < 0 || candidate.cost_clocks < best.cost_clocks) best = candidate;
+  }
+  return best;
+}
+
+MatmulCandidate PlanTileOnly(const MatmulProblem& problem) {
+  if (problem.w.group_size != 0) return {.kernel = MatmulKernel::kTile, .skip_reason = "grouped weights"};
+  return PlanTile(problem, problem.w.n);
+}
+
+MatmulCandidate PlanExpandTile(const MatmulProblem& problem) {
+  if (problem.w.group_size == 0) return {.kernel = MatmulKernel::kExpandTile, .skip_reason = "nothing to expand"};
+  const int64_t chunk = std::min(ExpandedChannels(problem.w, problem.scratch_bytes), problem.w.n);
+  if (chunk == 0) return {.kernel = MatmulKernel::kExpandTile, .skip_reason = "no scratch for expanded weights"};
+  MatmulCandidate candidate = PlanTile(problem, chunk);
+  candidate.kernel = MatmulKernel::kExpandTile;
+  const double num_chunks = static_cast<double>(problem.w.n) / static_cast<double>(chunk);
+  const double dense_bytes = 2.0 * static_cast<double>(problem.w.n) * static_cast<double>(problem.w.k);
+  candidate.cost_clocks = num_chunks * (candidate.cost_clocks + kStartClocks) +
+                          (WeightBytes(problem.w) + dense_bytes) / kMemoryBytes / problem.num_multiprocessors;
+  return candidate;
+}
+
+MatmulCandidate PlanPlain(const MatmulProblem& problem) {
+  const double products =
+      static_cast<double>(problem.num_rows) * static_cast<double>(problem.w.n) * static_cast<double>(problem.w.k);
+  return {.kernel = MatmulKernel::kPlain,
+          .cost_clocks = kStartClocks + products / kPlainProducts / problem.num_multiprocessors};
+}
+
+}  // namespace
+
+const char* MatmulKernelName(MatmulKernel kernel) {
+  switch (kernel) {
+    case MatmulKernel::kPlain:
+      return "plain";
+    case MatmulKernel::kSkinny:
+      return "skinny";
+    case MatmulKernel::kTile:
+      return "tile";
+    case MatmulKernel::kExpandTile:
+      return "expand and tile";
+  }
+  return "";
+}
+
+SkinnyBlock SkinnyBlockFor(const WeightOnDevice& w, int rows_per_pass) {
+  SkinnyBlock block = {.max_rows = 8, .warp_channels = 16};
+  while (block.max_rows < rows_per_pass) block.max_rows *= 2;
+  if (w.format == WeightFormat::kInt4 && block.max_rows > 32) block.warp_channels *= kManyInt4ChannelTiles;
+  block.num_channels = kSkinnyWarps * block.warp_channels;
+  block.blocks_per_processor = block.warp_channels * block.max_rows > 16 * 64 ? 1 : 2;
+  return block;
+}
+
+int64_t ExpandedChannels(const WeightOnDevice& w, size_t scratch_bytes) {
+  const int64_t rows = static_cast<int64_t>(scratch_bytes) / (2 * RoundUp(w.k, 8));
+  return rows / kTileChannelsWide * kTileChannelsWide;
+}
+
+std::array<MatmulCandidate, kNumMatmulKernels> MatmulCandidates(const MatmulProblem& problem) {
+  return {PlanPlain(problem), PlanSkinny(problem), PlanTileOnly(problem), PlanExpandTile(problem)};
+}
+
+MatmulCandidate PlanMatmul(const MatmulProblem& problem) {
+  const auto candidates = MatmulCandidates(problem);
+  MatmulCandidate best = candidates[0];
+  for (const MatmulCandidate& candidate : candidates) {
+    if (candidate.skip_reason == nullptr && candidate.cost_clocks < best.cost_clocks) best = candidate;
+  }
+  return best;
+}
+
+}  // namespace millrace::cuda

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the plan and the packing of a matmul promise; nothing here needs a GPU.
+#include "kernels/cuda/matmul_plan.h"
+
+#include <cstdint>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/matmul_limits.h"
+#include "kernels/cuda/matmul_pack.h"
+#include "tests/cuda/harness.h"
+
+namespace millrace::cuda_test {
+namespace {
+
+using cuda::MatmulCandidate;
+using cuda::MatmulKernel;
+using cuda::MatmulProblem;
+
+struct Layer {
+  const char* name;
+  int64_t n;
+  int64_t k;
+  bool is_head;
+};
+
+// Llama 3.1 8B and Qwen3 8B.
+constexpr Layer kLayers[] = {
+    {"qkv", 6144, 4096, false},         {"o", 4096, 4096, false},           {"llama gate_up", 28672, 4096, false},
+    {"llama down", 4096, 14336, false}, {"llama head", 128256, 4096, true}, {"qwen gate_up", 24576, 4096, false},
+    {"qwen down", 4096, 12288, false},  {"qwen head", 151936, 4096, true}};
+
+MatmulProblem ProblemOf(const Layer& layer, WeightFormat format, int group_size) {
+  return {.w = {.format = format, .n = layer.n, .k = layer.k, .group_size = group_size},
+          .num_multiprocessors = 132,
+          .partial_bytes = size_t{48} << 20,
+          .scratch_bytes = size_t{64} << 20};
+}
+
+void ExpectSmoothCost(const Layer& layer, WeightFormat format, int group_size, double max_jump) {
+  for (const int num_multiprocessors : {108, 132, 142}) {
+    MatmulProblem problem = ProblemOf(layer, format, group_size);
+    problem.num_multiprocessors = num_multiprocessors;
+    double last = 0;
+    for (int m = 1; m <= 2048; ++m) {
+      problem.num_rows = m;
+      const MatmulCandidate plan = cuda::PlanMatmul(problem);
+      EXPECT(last == 0 || plan.cost_clocks <= max_jump * last)
+          << layer.name << "m" << m << cuda::MatmulKernelName(plan.kernel) << plan.rows_per_pass << "cost"
+          << plan.cost_clocks << "after" << last;
+      EXPECT(plan.kernel != MatmulKernel::kPlain) << layer.name << "m" << m;
+      last = plan.cost_clocks;
+    }
+  }
+}
+
+KERNEL_TEST("matmul plan: the cost grows by at most 15 % from one row to the next") {
+  for (const Layer& layer : kLayers) {
+    ExpectSmoothCost(layer, WeightFormat::kDense, 0, 1.15);
+    ExpectSmoothCost(layer, WeightFormat::kInt8, 0, 1.15);
+    if (!layer.is_head) ExpectSmoothCost(layer, WeightFormat::kInt4, 128, 1.15);
+  }
+}
+
+KERNEL_TEST("matmul plan: blocks cover the tiles, and what they share fits the workspace") {
+  for (const Layer& layer : kLayers) {
+    for (const int group_size : {0, 128}) {
+      for (int m = 1; m <= 1100; m += 7) {
+        MatmulProblem problem = ProblemOf(layer, WeightFormat::kInt8, group_size);
+        problem.num_rows = m;
+        for (const MatmulCandidate& plan : cuda::MatmulCandidates(problem)) {
+          if (plan.skip_reason != nullptr || plan.kernel == MatmulKernel::kPlain) continue;
+          EXPECT(plan.num_blocks >= 1 && plan.num_split_blocks <= plan.num_blocks) << layer.name << m;
+          EXPECT(plan.num_blocks <= 2 * problem.num_multiprocessors) << layer.name << m;
+          const bool is_skinny = plan.kernel == MatmulKernel::kSkinny;
+          EXPECT(plan.rows_per_pass % (is_skinny ? 8 : 16) == 0 && plan.rows_per_pass >= 1);
+          EXPECT(plan.rows_per_pass <= (is_skinny ? cuda::kSkinnyRows : cuda::kTileRows)) << layer.name << m;
+        }
+      }
+    }
+  }
+}
+
+KERNEL_TEST("matmul plan: a kernel that cannot run says why") {
+  MatmulProblem problem = ProblemOf(kLayers[0], WeightFormat::kDense, 0);
+  problem.num_rows = 4;
+  problem.x_dtype = DType::kF16;
+  for (const MatmulCandidate& candidate : cuda::MatmulCandidates(problem)) {
+    EXPECT((candidate.skip_reason == nullptr) == (candidate.kernel == MatmulKernel::kPlain));
+  }
+  problem.x_dtype = DType::kBF16;
+  problem.is_aligned = false;
+  EXPECT(cuda::PlanMatmul(problem).kernel == MatmulKernel::kPlain);
+  problem.is_aligned = true;
+  problem.w.k = 4097;
+  EXPECT(cuda::PlanMatmul(problem).kernel == MatmulKernel::kPlain);
+}
+
+KERNEL_TEST("matmul pack: every nibble of an int4 tile has its own place") {
+  constexpr int kChannels = 16;
+  constexpr int kInputs = 64;
+  std::set<int> places;
+  for (int channel = 0; channel < kChannels; ++channel) {
+    for (int k = 0; k < kInputs; ++k) {
+      std::vector<uint8_t> values(kChannels * kInputs / 2, 0);
+      const int index = channel * kInputs + k;
+      values[index / 2] = static_cast<uint8_t>(15 << (index % 2 * 4));
+      const std::vector<float> scales(kChannels, 1.0f);
+      std::vector<uint32_t> words(kChannels * kInputs / 8);
+      std::vector<uint16_t> packed_scales(kChannels);
+      const WeightSource source = {.format = WeightFormat::kInt4,
+                                   .n = kChannels,
+                                   .k = kInputs,
+                                   .values = values.data(),
+                                   .group_size = kInputs,
+                                   .scales = scales.data()};
+      cuda::PackWeight(source, {words.data(), packed_scales.data(), nullptr});
+      int num_set = 0;
+      for (int place = 0; place < kChannels * kInputs; ++place) {
+        const uint32_t nibble = words[place / 8] >> (place % 8 * 4) & 15u;
+        EXPECT(nibble == 0 || nibble == 15);
+        if (nibble == 0) continue;
+        ++num_set;
+        places.insert(place);
+      }
+      EXPECT(num_set == 1) << channel << k;
+    }
+  }
+  EXPECT(places.size() == size_t{kChannels} * kInputs) << places.size();
+}
+
+}  // namespace
+}  // namespace millrace::cuda_test
