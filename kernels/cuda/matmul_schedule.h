@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// How blocks share the tiles of a matmul (stream-K): whole waves of tiles first, tile i * num_blocks + b in wave i;
+// then the stages of the tiles left over, put in a row, are cut into num_split_blocks equal ranges. A tile that several
+// blocks worked on is added up by whichever of them arrives last, in rising order of the blocks: no block waits, and
+// the order depends on nothing but the sizes.
+//
+//   tiles left      |----- 0 -----|----- 1 -----|----- 2 -----|
+//   ranges          |--- b 0 ---|--- b 1 ---|--- b 2 ---|-b 3-|
+//   partial slots           0/1   1/0  1/1   2/0   2/1    3/0     block / 0: a tile begun by another, 1: begun here
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/matmul_kernels.h"
+
+namespace millrace::cuda {
+
+// Stages [first_stage, end_stage) of a tile.
+struct Segment {
+  int tile = 0;
+  int first_stage = 0;
+  int end_stage = 0;
+  int first_block = 0;  // the blocks that share the tile
+  int last_block = 0;
+};
+
+// The block's segment number `index`; false when there are no more.
+__device__ inline bool ComputeSegment(const MatmulTask& task, int num_tiles, int num_stages, int index,
+                                      Segment& segment) {
+  const int block = static_cast<int>(blockIdx.x);
+  const int num_waves = num_tiles / static_cast<int>(gridDim.x);
+  segment = {.end_stage = num_stages, .first_block = block, .last_block = block};
+  if (index < num_waves) {
+    segment.tile = index * static_cast<int>(gridDim.x) + block;
+    return true;
+  }
+  if (block >= task.num_split_blocks) return false;
+  const int first_tile = num_waves * static_cast<int>(gridDim.x);
+  const int64_t num_left = static_cast<int64_t>(num_tiles - first_tile) * num_stages;
+  const int64_t begin = num_left * block / task.num_split_blocks;
+  const int64_t end = num_left * (block + 1) / task.num_split_blocks;
+  const int64_t tile = begin / num_stages + (index - num_waves);
+  const int64_t tile_begin = tile * num_stages;
+  const int64_t tile_end = tile_begin + num_stages;
+  if (tile_begin >= end || begin >= end) return false;
+  segment.tile = first_tile + static_cast<int>(tile);
+  segment.first_stage = static_cast<int>(max(begin, tile_begin) - tile_begin);
+  segment.end_stage = static_cast<int>(min(end, tile_end) - tile_begin);
+  // Block b holds a stage when floor(num_left * b / blocks) <= stage, so the last such b does.
+  segment.first_block = static_cast<int>(((tile_begin + 1) * task.num_split_blocks - 1) / num_left);
+  segment.last_block = static_cast<int>((tile_end * task.num_split_blocks - 1) / num_left);
+  return true;
+}
+
+// As ComputeSegment, into shared memory: between the sums of a tile there is no register to spare for where it is.
+// Barriers around it: everyone is done with the last segment, and this one is written.
+__device__ inline bool FindSegment(const MatmulTask& task, int num_tiles, int num_stages, int index, Segment& shared) {
+  __shared__ int is_found;
+  __syncthreads();
+  if (threadIdx.x == 0) is_found = ComputeSegment(task, num_tiles, num_stages, index, shared) ? 1 : 0;
+  __syncthreads();
+  return is_found != 0;
+}
+
+// Four sums of a thread in one piece.
+template <typename Sum>
+struct alignas(16) SumQuad {
+  Sum sums[4];
+};
+
+// Brings a shared tile's sums together. True in the block that has them all: the only one, or the last to arrive.
+// Every thread of the block calls it. is_used(i): sums[i] has rows.
+template <int kCount, typename Sum, typename IsUsed>
+__device__ bool GatherSegments(const MatmulTask& task, const Segment& segment, const IsUsed& is_used,
+                               Sum (&sums)[kCount][4]) {
+  if (segment.first_block == segment.last_block) return true;
+  __shared__ int is_last;
+  const int num_threads = static_cast<int>(blockDim.x);
+  const int block = static_cast<int>(blockIdx.x);
+  SumQuad<Sum>* const partials = static_cast<SumQuad<Sum>*>(task.partials) + threadIdx.x;
+  SumQuad<Sum>* const own = partials + kCount * num_threads * (2 * block + (block == segment.first_block ? 1 : 0));
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    if (is_used(i)) own[i * num_threads] = {{sums[i][0], sums[i][1], sums[i][2], sums[i][3]}};
+  }
+  __threadfence();  // this thread's sums before the block's arrival
+  __syncthreads();  // all sums before thread 0 tells
+  if (threadIdx.x == 0) {
+    int32_t* const counter = task.counters + segment.first_block;
+    is_last = atomicAdd(counter, 1) == segment.last_block - segment.first_block ? 1 : 0;
+    if (is_last != 0) *counter = 0;  // nobody else comes; the next launch finds it as this one did
+  }
+  __syncthreads();  // is_last is written
+  if (is_last == 0) return false;
+  __threadfence();  // the others' sums are read after their arrivals were seen
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+#pragma unroll
+    for (int r = 0; r < 4; ++r) sums[i][r] = Sum{0};
+  }
+  for (int b = segment.first_block; b <= segment.last_block; ++b) {
+    const SumQuad<Sum>* const slot = partials + kCount * num_threads * (2 * b + (b == segment.first_block ? 1 : 0));
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      if (!is_used(i)) continue;
+      const SumQuad<Sum> quad = slot[i * num_threads];
+#pragma unroll
+      for (int r = 0; r < 4; ++r) sums[i][r] += quad.sums[r];
+    }
+  }
+  return true;
+}
+
+}  // namespace millrace::cuda

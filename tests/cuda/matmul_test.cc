@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every matmul kernel against a double reference: shapes around every tile edge, outputs poisoned, rows of x padded
+// with NaN, blocks that share tiles in every way the schedule has.
+#include "kernels/cuda/matmul.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/matmul_kernels.h"
+#include "kernels/cuda/matmul_plan.h"
+#include "tests/cuda/harness.h"
+#include "tests/cuda/matmul_case.h"
+
+namespace millrace::cuda_test {
+namespace {
+
+using cuda::MatmulTask;
+
+struct Format {
+  WeightFormat format;
+  DType dtype;  // of x, and of dense weights
+  int group_size;
+  bool has_zeros;
+};
+
+constexpr Format kDenseBf16 = {WeightFormat::kDense, DType::kBF16, 0, false};
+constexpr Format kDenseF16 = {WeightFormat::kDense, DType::kF16, 0, false};
+constexpr Format kInt8 = {WeightFormat::kInt8, DType::kBF16, 0, false};
+constexpr Format kInt8Grouped = {WeightFormat::kInt8, DType::kBF16, 32, false};
+constexpr Format kInt8GroupedF16 = {WeightFormat::kInt8, DType::kF16, 128, false};
+constexpr Format kInt4 = {WeightFormat::kInt4, DType::kBF16, 128, false};
+constexpr Format kInt4Zeros = {WeightFormat::kInt4, DType::kBF16, 32, true};
+constexpr Format kInt4F16 = {WeightFormat::kInt4, DType::kF16, 64, true};
+
+struct Size {
+  int m;
+  int n;
+  int k;
+};
+
+MatmulShape ShapeOf(const Format& format, const Size& size) {
+  return {.format = format.format,
+          .w_dtype = format.dtype,
+          .group_size = format.group_size,
+          .has_zeros = format.has_zeros,
+          .m = size.m,
+          .n = size.n,
+          .k = size.k,
+          .x_dtype = format.dtype,
+          .out_dtype = format.dtype};
+}
+
+// How blocks share tiles: as in MatmulTask.
+struct Sharing {
+  int rows_per_pass;
+  int num_blocks;
+  int num_split_blocks;
+};
+
+constexpr size_t kPartialSums = size_t{256} * 128 * 2;  // of a block, for the largest tile
+
+void RunShared(MatmulCase& matmul, const Sharing& sharing, cudaError_t (*launch)(const MatmulTask&, cudaStream_t),
+               const std::string& name) {
+  MatmulTask task = matmul.Task();
+  DeviceArray<float> partials(kPartialSums * (sharing.num_split_blocks + 1));
+  DeviceArray<int32_t> counters(std::vector<int32_t>(sharing.num_split_blocks + 1, 0));
+  task.rows_per_pass = sharing.rows_per_pass;
+  task.num_blocks = sharing.num_blocks;
+  task.num_split_blocks = sharing.num_split_blocks;
+  task.partials = partials.data();
+  task.counters = counters.data();
+  EXPECT(launch(task, nullptr) == cudaSuccess) << name << Describe(matmul.shape());
+  matmul.Check(name);
+  const std::vector<unsigned char> first = matmul.Output();
+  for (const int32_t counter : counters.Download()) EXPECT(counter == 0) << name << "a counter is left";
+  matmul.Poison();
+  EXPECT(launch(task, nullptr) == cudaSuccess) << name;
+  EXPECT(matmul.Output() == first) << name << Describe(matmul.shape()) << "differs when run again";
+}
+
+void RunSkinny(const Format& format, const Size& size, const Sharing& sharing) {
+  MatmulCase matmul(ShapeOf(format, size), static_cast<uint32_t>(size.m * 1000 + size.n));
+  RunShared(matmul, sharing, cuda::LaunchSkinnyMatmul, "skinny");
+}
+
+void RunTile(const Format& format, const Size& size, const Sharing& sharing) {
+  MatmulCase matmul(ShapeOf(format, size), static_cast<uint32_t>(size.m * 1000 + size.n));
+  RunShared(matmul, sharing, cuda::LaunchTileMatmul, "tile");
+}
+
+void RunPlain(const MatmulShape& shape) {
+  MatmulCase matmul(shape, 7);
+  EXPECT(cuda::LaunchPlainMatmul(matmul.Task(), nullptr) == cudaSuccess);
+  matmul.Check("plain");
+}
+
+KERNEL_TEST("matmul plain: every format and shape agrees with the double reference") {
+  for (const Size& size : {Size{1, 1, 1}, Size{3, 33, 7}, Size{9, 31, 19}, Size{2, 5, 67}}) {
+    for (const Format& format : {kDenseBf16, kDenseF16, kInt8}) RunPlain(ShapeOf(format, size));
+  }
+  for (const int k : {128, 384}) {
+    for (const Format& format : {kInt8Grouped, kInt8GroupedF16, kInt4, kInt4Zeros, kInt4F16}) {
+      RunPlain(ShapeOf(format, {3, 19, k}));
+    }
+  }
+  RunPlain(ShapeOf(kInt4Zeros, {2, 16, 32}));
+}
+
+KERNEL_TEST("matmul plain: bias, residual, float32 outputs and weights of another type") {
+  for (const DType out : {DType::kF32, DType::kBF16, DType::kF16}) {
+    for (const DType w : {DType::kF32, DType::kF16, DType::kBF16}) {
+      RunPlain({.w_dtype = w, .m = 2, .n = 35, .k = 13, .out_dtype = out, .has_bias = true, .has_residual = true});
+    }
+  }
+}
+
+KERNEL_TEST("matmul skinny: 16-bit weights, rows and channels around the edges of tiles") {
+  RunSkinny(kDenseBf16, {1, 1, 8}, {8, 1, 1});
+  RunSkinny(kDenseBf16, {7, 17, 64}, {8, 1, 1});
+  RunSkinny(kDenseF16, {8, 127, 72}, {8, 1, 1});
+  RunSkinny(kDenseBf16, {9, 129, 136}, {16, 2, 2});
+  RunSkinny(kDenseF16, {17, 128, 640}, {24, 1, 1});
+  RunSkinny(kDenseBf16, {33, 40, 192}, {40, 1, 1});
+  RunSkinny(kDenseF16, {64, 16, 120}, {64, 1, 1});
+}
+
+KERNEL_TEST("matmul skinny: int8 with a scale per channel") {
+  RunSkinny(kInt8, {1, 3, 16}, {8, 1, 1});
+  RunSkinny(kInt8, {5, 130, 144}, {8, 2, 2});
+  RunSkinny(kInt8, {16, 64, 1024}, {16, 1, 1});
+  RunSkinny(kInt8, {31, 33, 272}, {32, 1, 1});
+  RunSkinny(kInt8, {57, 20, 112}, {64, 1, 1});
+}
+
+KERNEL_TEST("matmul skinny: int4 with groups of every size, with and without zero points") {
+  RunSkinny(kInt4, {1, 1, 128}, {8, 1, 1});
+  RunSkinny(kInt4Zeros, {4, 129, 96}, {8, 2, 2});
+  RunSkinny(kInt4F16, {8, 127, 64}, {8, 1, 1});
+  RunSkinny(kInt4Zeros, {13, 47, 32}, {16, 1, 1});
+  RunSkinny(kInt4, {16, 64, 640}, {16, 1, 1});
+  RunSkinny(kInt4F16, {25, 130, 192}, {32, 2, 2});
+  RunSkinny(kInt4, {33, 257, 256}, {40, 2, 2});
+  RunSkinny(kInt4Zeros, {61, 30, 160}, {64, 1, 1});
+}
+
+KERNEL_TEST("matmul skinny: int8 with a scale per group") {
+  RunSkinny(kInt8Grouped, {1, 5, 32}, {8, 1, 1});
+  RunSkinny(kInt8Grouped, {9, 130, 96}, {16, 2, 2});
+  RunSkinny(kInt8GroupedF16, {32, 17, 384}, {32, 1, 1});
+  RunSkinny(kInt8GroupedF16, {40, 48, 128}, {40, 1, 1});
+}
+
+KERNEL_TEST("matmul skinny: blocks that share tiles, more tiles than blocks, several passes") {
+  RunSkinny(kDenseBf16, {3, 100, 1024}, {8, 5, 5});   // one tile in five
+  RunSkinny(kInt8, {3, 300, 1280}, {8, 7, 7});        // three tiles in seven: ranges cross tiles
+  RunSkinny(kInt4, {3, 300, 1152}, {8, 4, 4});        // slices end inside groups
+  RunSkinny(kInt4Zeros, {70, 40, 480}, {40, 3, 3});   // two passes, the last one short
+  RunSkinny(kDenseF16, {20, 650, 96}, {24, 2, 2});    // three waves of two blocks
+  RunSkinny(kInt8Grouped, {2, 650, 256}, {8, 4, 4});  // a wave, then two tiles for four
+  RunSkinny(kDenseBf16, {10, 400, 256}, {16, 3, 1});  // a wave, then one tile for one
+}
+
+KERNEL_TEST("matmul tile: rows and channels around the edges of tiles") {
+  RunTile(kDenseBf16, {1, 1, 8}, {16, 1, 1});
+  RunTile(kDenseBf16, {65, 127, 40}, {80, 1, 1});
+  RunTile(kDenseF16, {128, 129, 256}, {128, 2, 2});
+  RunTile(kInt8, {33, 20, 80}, {48, 1, 1});
+  RunTile(kInt8, {130, 64, 192}, {144, 1, 1});
+  RunTile(kDenseF16, {255, 33, 72}, {256, 1, 1});
+}
+
+KERNEL_TEST("matmul tile: blocks that share tiles, more tiles than blocks") {
+  RunTile(kDenseBf16, {40, 100, 512}, {48, 3, 3});
+  RunTile(kInt8, {200, 140, 640}, {112, 3, 3});  // four tiles: a wave, one shared by three
+  RunTile(kDenseF16, {150, 40, 320}, {160, 4, 4});
+  RunTile(kDenseBf16, {300, 20, 64}, {32, 2, 2});  // ten tiles of rows: two groups
+}
+
+KERNEL_TEST("matmul: bias, residual and float32 outputs in every kernel") {
+  for (const DType out : {DType::kF32, DType::kF16}) {
+    for (const Format& format : {kDenseF16, kInt8, kInt4F16, kInt8GroupedF16}) {
+      for (const int n : {37, 41}) {
+        MatmulShape shape = ShapeOf(format, {18, n, 256});
+        shape.out_dtype = out;
+        shape.has_bias = true;
+        shape.has_residual = true;
+        MatmulCase skinny(shape, 3);
+        RunShared(skinny, {24, 2, 2}, cuda::LaunchSkinnyMatmul, "skinny");
+        if (format.group_size != 0) continue;
+        MatmulCase tile(shape, 4);
+        RunShared(tile, {32, 2, 2}, cuda::LaunchTileMatmul, "tile");
+      }
+    }
+  }
+}
+
+KERNEL_TEST("matmul: an expanded weight is its dense rows, rounded once") {
+  for (const Format& format : {kInt4, kInt4Zeros, kInt4F16, kInt8Grouped, kInt8GroupedF16}) {
+    const int k = format.group_size * 3;
+    MatmulCase matmul(ShapeOf(format, {3, 37, k}), 11);
+    const MatmulTask task = matmul.Task();
+    const int stride = (k + 7) / 8 * 8;
+    DeviceArray<uint16_t> rows(static_cast<size_t>(37 - 16) * stride);
+    const Matrix out = {rows.data(), format.dtype, 37 - 16, k, stride};
+    EXPECT(cuda::LaunchExpandWeight({.w = task.w, .first_channel = 16, .num_channels = 21, .out = out}, nullptr) ==
+           cudaSuccess);
+    const std::vector<uint16_t> got = rows.Download();
+    for (int n = 0; n < 21; ++n) {
+      for (int i = 0; i < k; ++i) {
+        const uint16_t bits = got[static_cast<size_t>(n) * stride + i];
+        const double want = matmul.Weight(16 + n, i);
+        const bool is_bf16 = format.dtype == DType::kBF16;
+        EXPECT_NEAR(is_bf16 ? FloatFromBf16(bits) : FloatFromHalf(bits), want,
+                    std::fabs(want) * (is_bf16 ? 0x1.01p-8 : 0x1.01p-11), "channel " + std::to_string(16 + n));
+      }
+    }
+  }
+}
+
+KERNEL_TEST("matmul: the launcher serves every format with whatever kernel it plans") {
+  const size_t bytes = cuda::MatmulWorkspaceBytes(2050, 300, 512);
+  DeviceArray<unsigned char> workspace(std::vector<unsigned char>(bytes + 256, 0));
+  void* aligned = workspace.data() + (256 - reinterpret_cast<uintptr_t>(workspace.data()) % 256) % 256;
+  const auto run = [&](const MatmulShape& shape, WeightRounding rounding) {
+    MatmulCase matmul(shape, 5);
+    cuda::MatmulLaunch launch = matmul.Launch();
+    launch.workspace = aligned;
+    launch.workspace_bytes = bytes;
+    launch.num_multiprocessors = 2;
+    EXPECT(cuda::LaunchMatmul(launch, nullptr) == cudaSuccess) << Describe(shape);
+    matmul.Check("launcher", rounding);
+  };
+  for (const Format& format : {kDenseBf16, kDenseF16, kInt8, kInt4, kInt4Zeros, kInt8Grouped}) {
+    for (const int m : {1, 20, 140}) run(ShapeOf(format, {m, 200, 256}), WeightRounding::kToActivations);
+  }
+  // More rows than the skinny kernel takes: weights are expanded.
+  for (const Format& format : {kInt4Zeros, kInt8GroupedF16})
+    run(ShapeOf(format, {2050, 24, 128}), WeightRounding::kToActivations);
+  run(ShapeOf(kDenseBf16, {3, 20, 37}), WeightRounding::kExact);  // K of no kernel but the plain one
+  MatmulShape mixed = ShapeOf(kDenseBf16, {3, 20, 64});
+  mixed.w_dtype = DType::kF16;
+  run(mixed, WeightRounding::kExact);
+}
+
+KERNEL_TEST("matmul: a launch that makes no sense is refused") {
+  MatmulCase matmul(ShapeOf(kDenseBf16, {1, 8, 64}), 5);
+  cuda::MatmulLaunch launch = matmul.Launch();
+  launch.num_multiprocessors = 2;
+  EXPECT(cuda::LaunchMatmul(launch, nullptr) == cudaErrorInvalidValue) << "no workspace";
+}
+
+}  // namespace
+}  // namespace millrace::cuda_test
