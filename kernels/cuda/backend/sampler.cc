@@ -145,8 +145,7 @@ void Sampler::Launch(const SampleArgs& args, const Filled& filled, CudaStream& s
                             .masks = memory_.device<uint32_t>(layout_.masks),
                             .results = memory_.device<DeviceSampleResult>(layout_.results),
                             .top = memory_.device<DeviceTokenLogprob>(layout_.top),
-                            .workspace = workspace_->data(),
-                            .workspace_tokens = layout_.max_list_tokens},
+                            .workspace = workspace_->data()},
                            stream.get()),
               "sampling");
 }
