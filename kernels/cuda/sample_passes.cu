@@ -12,6 +12,8 @@
 #include "kernels/cuda/sample_edit.h"
 #include "kernels/cuda/sample_passes.h"
 #include "kernels/cuda/sample_rows.h"
+#include "kernels/cuda/sample_select.h"
+#include "kernels/rng.h"
 
 namespace millrace::cuda {
 namespace {
