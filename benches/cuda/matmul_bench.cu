@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// The matmul of every weight format at the shapes of Llama-3.1-8B, from one row to a prefill. Prints JSON lines: GB/s
+// of the bytes that must move and their share of the copy bandwidth, TFLOP/s and their share of what mma.sync alone
+// reaches with its operands in registers; both roofs are measured in the same run. See timing.h.
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "benches/cuda/timing.h"
+#include "kernels/cuda/common/launch.h"
+#include "kernels/cuda/common/ptx.h"
+#include "kernels/cuda/matmul.h"
+#include "kernels/cuda/matmul_plan.h"
+
+namespace millrace::cuda_bench {
+namespace {
+
+constexpr int kRoofProducts = 4096;  // of a warp
+constexpr int kRoofSums = 8;         // independent ones, to hide the latency
+constexpr int kRoofWarps = 8;
+constexpr int64_t kMaxRows = 2048;
+
+__device__ void Product(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { cuda::ptx::MmaBf16(d, a, b); }
+__device__ void Product(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { cuda::ptx::MmaS8(d, a, b); }
+
+template <typename Sum>
+__global__ void __launch_bounds__(32 * kRoofWarps) TensorRoof(Sum* out) {
+  Sum sums[kRoofSums][4] = {};
+  const uint32_t a[4] = {threadIdx.x, 0, 0, 0};
+  const uint32_t b[2] = {threadIdx.x, 0};
+  for (int i = 0; i < kRoofProducts / kRoofSums; ++i) {
+#pragma unroll
+    for (int j = 0; j < kRoofSums; ++j) Product(sums[j], a, b);
+  }
+  Sum total = 0;
+#pragma unroll
+  for (int j = 0; j < kRoofSums; ++j) total += sums[j][0];
+  if (total == Sum{-1}) *out = total;  // never; keeps the products
+}
+
+// Operations per second of tensor cores alone; a product has 16 x 8 x k_per_product multiplications and additions.
+template <typename Sum>
+double MeasureTensorRoof(int num_multiprocessors, int k_per_product) {
+  Sum* out = Allocate<Sum>(1);
+  const int num_blocks = 4 * num_multiprocessors;
+  const Timing timing = Measure([&] {
+    return cuda::Launch(TensorRoof<Sum>,
+                        {.grid = dim3(static_cast<unsigned>(num_blocks)), .block = dim3(32 * kRoofWarps)}, out);
+  });
+  Require(cudaFree(out), "cudaFree");
+  const double products = static_cast<double>(num_blocks) * kRoofWarps * kRoofProducts;
+  return products * 16 * 8 * k_per_product * 2 / (timing.median_us * 1e-6);
+}
+
+struct Format {
+  const char* name;
+  WeightFormat format;
+  int group_size;
+};
+constexpr Format kFormats[] = {{"bf16", WeightFormat::kDense, 0},
+                               {"int8", WeightFormat::kInt8, 0},
+                               {"int8/32", WeightFormat::kInt8, 32},
+                               {"int4/128", WeightFormat::kInt4, 128}};
+
+struct Layer {
+  const char* name;
+  int64_t n;
+  int64_t k;
+};
+constexpr Layer kLayers[] = {{"qkv", 6144, 4096}, {"o", 4096, 4096}, {"gate_up", 28672, 4096}, {"down", 4096, 14336}};
+
+struct Machine {
+  int num_multiprocessors = 0;
+  double bandwidth = 0;
+  double bf16_roof = 0;
+  double int8_roof = 0;
+};
+
+void ReportMatmul(const Format& format, const Layer& layer, const cuda::MatmulLaunch& launch, const Machine& machine) {
+  const Timing timing = Measure([&] { return cuda::LaunchMatmul(launch, nullptr); });
+  const auto rows = static_cast<double>(launch.out.rows);
+  const bool is_int8 = launch.x_quantized.values != nullptr;
+  const cuda::PackedWeightSizes sizes = cuda::PackedSizes(
+      {.format = format.format, .dtype = DType::kBF16, .n = layer.n, .k = layer.k, .group_size = format.group_size});
+  const double num_bytes =
+      static_cast<double>(sizes.values_bytes + sizes.scales_bytes) +
+      rows * (static_cast<double>(layer.k) * (is_int8 ? 1 : 2) + 2.0 * static_cast<double>(layer.n));
+  const double seconds = timing.median_us * 1e-6;
+  const double flops = 2 * rows * static_cast<double>(layer.n) * static_cast<double>(layer.k) / seconds;
+  const cuda::MatmulCandidate plan = cuda::PlanMatmul({.num_rows = launch.out.rows,
+                                                       .w = launch.w,
+                                                       .x_dtype = is_int8 ? DType::kI8 : DType::kBF16,
+                                                       .num_multiprocessors = machine.num_multiprocessors,
+                                                       .partial_bytes = size_t{48} << 20,
+                                                       .scratch_bytes = size_t{64} << 20});
+  std::printf(
+      "{\"what\": \"matmul %s\", \"shape\": \"%s %lld rows\", \"kernel\": \"%s\", \"us\": %.2f, \"spread_us\": %.2f, "
+      "\"GB/s\": %.1f, \"of_copy_bandwidth\": %.3f, \"TFLOP/s\": %.2f, \"of_mma_sync\": %.3f}\n",
+      format.name, layer.name, static_cast<long long>(launch.out.rows), cuda::MatmulKernelName(plan.kernel),
+      timing.median_us, timing.spread_us, num_bytes / seconds / 1e9, num_bytes / seconds / machine.bandwidth,
+      flops / 1e12, flops / (is_int8 ? machine.int8_roof : machine.bf16_roof));
+  std::fflush(stdout);
+}
+
+// Weights and activations are zeros: times do not depend on the values (power does, so a roof is one of zeros too).
+void BenchLayer(const Format& format, const Layer& layer, const Machine& machine) {
+  const cuda::PackedWeightSizes sizes = cuda::PackedSizes(
+      {.format = format.format, .dtype = DType::kBF16, .n = layer.n, .k = layer.k, .group_size = format.group_size});
+  const size_t workspace_bytes = cuda::MatmulWorkspaceBytes(kMaxRows, layer.n, layer.k);
+  std::vector<unsigned char*> memory;
+  const auto allocate = [&](size_t num_bytes) {
+    memory.push_back(Allocate<unsigned char>(num_bytes + 16));
+    return memory.back();
+  };
+  cuda::MatmulLaunch launch;
+  launch.w = {.format = format.format,
+              .n = layer.n,
+              .k = layer.k,
+              .stride = layer.k,
+              .group_size = format.group_size,
+              .values = allocate(sizes.values_bytes),
+              .scales = allocate(sizes.scales_bytes)};
+  launch.x = {allocate(kMaxRows * layer.k * 2), DType::kBF16, 0, layer.k, layer.k};
+  launch.out = {allocate(kMaxRows * layer.n * 2), DType::kBF16, 0, layer.n, layer.n};
+  if (format.format == WeightFormat::kInt8 && format.group_size == 0) {
+    launch.x_quantized = {reinterpret_cast<int8_t*>(launch.x.data),
+                          reinterpret_cast<float*>(allocate(kMaxRows * sizeof(float))), layer.k};
+  }
+  launch.workspace = allocate(workspace_bytes);
+  launch.workspace_bytes = workspace_bytes;
+  launch.num_multiprocessors = machine.num_multiprocessors;
+  for (const int64_t rows : {1, 4, 8, 16, 17, 32, 64, 65, 128, 129, 256, 512, 2048}) {
+    launch.x.rows = launch.out.rows = rows;
+    ReportMatmul(format, layer, launch, machine);
+  }
+  for (unsigned char* part : memory) Require(cudaFree(part), "cudaFree");
+}
+
+void Run() {
+  Machine machine;
+  Require(cudaDeviceGetAttribute(&machine.num_multiprocessors, cudaDevAttrMultiProcessorCount, 0), "the device");
+  machine.bandwidth = MeasureCopyBandwidth();
+  machine.bf16_roof = MeasureTensorRoof<float>(machine.num_multiprocessors, 16);
+  machine.int8_roof = MeasureTensorRoof<int32_t>(machine.num_multiprocessors, 32);
+  std::printf("{\"what\": \"roofs\", \"GB/s\": %.1f, \"bf16 TFLOP/s\": %.1f, \"int8 TOP/s\": %.1f}\n",
+              machine.bandwidth / 1e9, machine.bf16_roof / 1e12, machine.int8_roof / 1e12);
+  for (const Format& format : kFormats) {
+    for (const Layer& layer : kLayers) BenchLayer(format, layer, machine);
+  }
+}
+
+}  // namespace
+}  // namespace millrace::cuda_bench
+
+int main() {
+  millrace::cuda_bench::RequireGpu("matmul_bench");
+  millrace::cuda_bench::Run();
+  return 0;
+}
