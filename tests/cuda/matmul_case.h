@@ -33,7 +33,7 @@ class MatmulCase {
   cuda::MatmulLaunch Launch() {
     cuda::MatmulLaunch launch;
     launch.x = {.dtype = shape_.x_dtype, .rows = shape_.m, .cols = shape_.k, .stride = x_stride_};
-    if (IsInt8PerChannel()) {
+    if (HasInt8X()) {
       launch.x_quantized = {reinterpret_cast<int8_t*>(x_device_->data()), x_scales_->data(), x_stride_};
     } else {
       launch.x.data = x_device_->data();
@@ -50,8 +50,8 @@ class MatmulCase {
     const cuda::MatmulLaunch launch = Launch();
     cuda::MatmulTask task;
     task.x = x_device_->data();
-    task.x_dtype = IsInt8PerChannel() ? DType::kI8 : shape_.x_dtype;
-    task.x_stride_bytes = x_stride_ * (IsInt8PerChannel() ? 1 : 2);
+    task.x_dtype = HasInt8X() ? DType::kI8 : shape_.x_dtype;
+    task.x_stride_bytes = x_stride_ * (HasInt8X() ? 1 : 2);
     task.w = launch.w;
     task.num_rows = shape_.m;
     task.epilogue = {.bias = launch.bias,
@@ -60,7 +60,7 @@ class MatmulCase {
                      .out_stride = out_stride_,
                      .out_dtype = shape_.out_dtype,
                      .is_paired = out_stride_ % 2 == 0};
-    if (IsInt8PerChannel()) {
+    if (HasInt8X()) {
       task.epilogue.row_scales = x_scales_->data();
       task.epilogue.channel_scales = static_cast<const float*>(task.w.scales);
     }
@@ -98,33 +98,38 @@ class MatmulCase {
   }
 
  private:
-  bool IsInt8PerChannel() const { return shape_.format == WeightFormat::kInt8 && shape_.group_size == 0; }
+  bool HasInt8X() const {
+    return shape_.format == WeightFormat::kInt8 && shape_.group_size == 0 && !shape_.quantizes_x;
+  }
 
   void MakeX(Random& random) {
     const int m = shape_.m;
     const int k = shape_.k;
     x_.resize(static_cast<size_t>(m) * k);
     x_stride_ = (k + 15) / 16 * 16 + 16;
-    const size_t item_bytes = IsInt8PerChannel() ? 1 : 2;
+    const size_t item_bytes = HasInt8X() ? 1 : 2;
     std::vector<unsigned char> bytes(static_cast<size_t>(m) * x_stride_ * item_bytes, 0xff);
     const std::vector<float> scales = random.Floats(m, 0.001f, 0.01f);
     for (int row = 0; row < m; ++row) {
       for (int i = 0; i < k; ++i) {
         unsigned char* to = bytes.data() + (static_cast<size_t>(row) * x_stride_ + i) * item_bytes;
         double& x = x_[static_cast<size_t>(row) * k + i];
-        if (IsInt8PerChannel()) {
+        if (HasInt8X()) {
           const int value = random.Int(-127, 127);
           *to = static_cast<unsigned char>(value);
           x = static_cast<double>(value) * scales[row];
         } else {
-          const float value = Rounded(shape_.x_dtype, random.Float(-1, 1));
+          // What quantises to itself: whole numbers up to 127 in units of the scale.
+          const int whole = i == 0 ? 127 : random.Int(-127, 127);
+          const float value =
+              shape_.quantizes_x ? static_cast<float>(whole) * 0x1p-7f : Rounded(shape_.x_dtype, random.Float(-1, 1));
           Store(shape_.x_dtype, value, to);
           x = value;
         }
       }
     }
     x_device_ = std::make_unique<DeviceArray<unsigned char>>(bytes);
-    if (IsInt8PerChannel()) x_scales_ = std::make_unique<DeviceArray<float>>(scales);
+    if (HasInt8X()) x_scales_ = std::make_unique<DeviceArray<float>>(scales);
   }
 
   void MakeEpilogue(Random& random) {

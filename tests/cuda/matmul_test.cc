@@ -234,6 +234,11 @@ KERNEL_TEST("matmul: the launcher serves every format with whatever kernel it pl
   for (const Format& format : {kDenseBf16, kDenseF16, kInt8, kInt4, kInt4Zeros, kInt8Grouped}) {
     for (const int m : {1, 20, 140}) run(ShapeOf(format, {m, 200, 256}), WeightRounding::kToActivations);
   }
+  for (const int k : {256, 19}) {
+    MatmulShape shape = ShapeOf(kInt8, {5, 30, k});
+    shape.quantizes_x = true;
+    run(shape, WeightRounding::kExact);
+  }
   // More rows than the skinny kernel takes: weights are expanded.
   for (const Format& format : {kInt4Zeros, kInt8GroupedF16})
     run(ShapeOf(format, {2050, 24, 128}), WeightRounding::kToActivations);

@@ -24,6 +24,7 @@ struct MatmulShape {
   DType out_dtype = DType::kBF16;
   bool has_bias = false;
   bool has_residual = false;
+  bool quantizes_x = false;  // int8 with a scale per channel: x comes in x_dtype, of numbers that int8 holds exactly
 };
 
 inline const char* DTypeText(DType dtype) {
