@@ -12,6 +12,19 @@ namespace {
 
 using Catch::Matchers::Contains;
 
+// Plain loads and stores are seen where the compiler's hooks are free: not together with AddressSanitizer, which sees
+// for itself what is outside memory, and ends the process.
+#if __has_feature(address_sanitizer)
+constexpr bool kSeesPlainAccesses = false;
+#else
+constexpr bool kSeesPlainAccesses = true;
+#endif
+#define REQUIRE_PLAIN_ACCESSES()                                                  \
+  if (!kSeesPlainAccesses) {                                                      \
+    WARN("[SKIPPED] plain accesses are not seen together with AddressSanitizer"); \
+    return;                                                                       \
+  }
+
 constexpr int kNumThreads = 128;
 constexpr int kNumSeeds = 8;
 
@@ -141,31 +154,37 @@ __global__ void WaitForNobody(const int* in, int* out) {
 }
 
 TEST_CASE("simt: shared memory read before a barrier is a race") {
+  REQUIRE_PLAIN_ACCESSES();
   CHECK(ReportOf(Reverse<false>) == "");
   CHECK_THAT(ReportOf(Reverse<true>), Contains("race: ") && Contains("of dynamic shared memory"));
 }
 
 TEST_CASE("simt: shared memory written again before all have read it is a race") {
+  REQUIRE_PLAIN_ACCESSES();
   CHECK(ReportOf(ReverseStatic<false>) == "");
   CHECK_THAT(ReportOf(ReverseStatic<true>), Contains("race: ") && Contains("a static shared array"));
 }
 
 TEST_CASE("simt: lanes that hand data to each other need __syncwarp") {
+  REQUIRE_PLAIN_ACCESSES();
   CHECK(ReportOf(ReverseWarp<false>) == "");
   CHECK_THAT(ReportOf(ReverseWarp<true>), Contains("race: "));
 }
 
 TEST_CASE("simt: a wait that leaves one group too many is seen where the data is read") {
+  REQUIRE_PLAIN_ACCESSES();
   CHECK(ReportOf(CopyPieces<1>) == "");
   CHECK_THAT(ReportOf(CopyPieces<2>), Contains("copies to asynchronously and has not waited for"));
 }
 
 TEST_CASE("simt: a copy waited for by one thread is another's after a barrier only") {
+  REQUIRE_PLAIN_ACCESSES();
   CHECK(ReportOf(CopyForOthers<false>) == "");
   CHECK_THAT(ReportOf(CopyForOthers<true>), Contains("race: ") || Contains("has not waited for"));
 }
 
 TEST_CASE("simt: a read past an allocation names kernel, block and thread") {
+  REQUIRE_PLAIN_ACCESSES();
   CHECK(ReportOf(ReadPast<0>) == "");
   const std::string report = ReportOf(ReadPast<1>);
   CHECK_THAT(report, Contains("ReadPast") && Contains("block (0, 0, 0), thread (127, 0, 0)"));

@@ -2,6 +2,7 @@
 #include "tests/simt/emulator/block.h"
 
 #include <cstdio>
+#include <cstring>
 #include <map>
 #include <tuple>
 
@@ -71,7 +72,7 @@ void EndThread(Block& block) {
   for (int lane = 0; lane < kWarpLanes; ++lane) {
     if ((warp.waiting >> lane & 1) == 0) continue;
     const Thread& other = block.threads[me.number / kWarpLanes * kWarpLanes + lane];
-    if (other.mask & bit) Fail("has returned, but " + Describe(other) + " waits for it");
+    if (other.mask & bit) SIMT_FAIL("has returned, but " + Describe(other) + " waits for it");
   }
   if (block.num_at_barrier > 0) Fail("has returned while other threads of the block wait at __syncthreads");
   LandAllCopies(&me);
@@ -133,11 +134,10 @@ void ReportDeadlock(Block& block) {
 
 // Two lanes met that do not agree on what they wait for.
 void CheckAgreement(Block& block, const Thread& me, const Thread& other) {
-  if (other.mask == me.mask && std::string(other.waits_at) == me.waits_at) return;
+  if (other.mask == me.mask && std::strcmp(other.waits_at, me.waits_at) == 0) return;
   char text[96];
   std::snprintf(text, sizeof(text), " with mask %08x, of this thread %08x: ", other.mask, me.mask);
-  const std::string mine = std::string(me.waits_at) + " at " + me.where.file + ":" + std::to_string(me.where.line);
-  Fail("lanes of a warp do not meet: " + mine + ", but " + Describe(other) + text + "they never will");
+  SIMT_FAIL("lanes of a warp do not meet: " + Describe(me) + ", but " + Describe(other) + text + "they never will");
 }
 
 }  // namespace
@@ -159,11 +159,11 @@ void MeetWarp(const char* name, uint32_t mask, void* argument, void (*execute)(c
   me.where = where;
   me.mask = mask;
   me.argument = argument;
-  if ((mask >> lane & 1) == 0) Fail(std::string("is not in its own mask of ") + name);
+  if ((mask >> lane & 1) == 0) SIMT_FAIL(std::string("is not in its own mask of ") + name);
   const uint32_t needed = mask & warp.present;
   if (needed & warp.done) {
-    Fail("waits for lane " + std::to_string(__builtin_ctz(needed & warp.done)) +
-         ", which has returned: " + Describe(me));
+    SIMT_FAIL("waits for lane " + std::to_string(__builtin_ctz(needed & warp.done)) +
+              ", which has returned: " + Describe(me));
   }
   if (warp.waiting & needed) CheckAgreement(block, me, lanes[__builtin_ctz(warp.waiting & needed)]);
   for (uint32_t rest = warp.waiting & ~needed; rest != 0; rest &= rest - 1) {
@@ -191,13 +191,12 @@ int MeetBlock(bool value, Where where) {
   me.waits_at = "__syncthreads";
   me.where = where;
   if (block.num_live < static_cast<int>(block.threads.size())) {
-    Fail("waits at __syncthreads, but other threads of the block have returned: " + Describe(me));
+    SIMT_FAIL("waits at __syncthreads, but other threads of the block have returned: " + Describe(me));
   }
-  for (const Thread& other : block.threads) {  // the first that waits stands for all
-    if (&other == &me || other.waits_at == nullptr || std::string(other.waits_at) != me.waits_at) continue;
-    if (other.where.line != where.line)
-      Fail("two different __syncthreads meet: " + Describe(other) + " and " + Describe(me));
-    break;
+  if (block.num_at_barrier == 0) {
+    block.first_at_barrier = &me;
+  } else if (block.first_at_barrier->where.line != where.line) {
+    SIMT_FAIL("two different __syncthreads meet: " + Describe(*block.first_at_barrier) + " and " + Describe(me));
   }
   block.num_votes += value ? 1 : 0;
   if (++block.num_at_barrier < static_cast<int>(block.threads.size())) {
@@ -234,9 +233,9 @@ bool RunBlock(const LaunchRequest& request) {
   return !block.has_failed;
 }
 
-void Fail(const std::string& what) {
+void Fail(const char* what) { SIMT_FAIL(what); }
+void Abandon() {
   Block& block = TheBlock();
-  Report(what);
   Thread* me = block.running;
   block.running = nullptr;
   SwitchFiber(&me->fiber, &block.host);

@@ -66,6 +66,7 @@ struct Block {
   uint16_t ready[kMaxBlockThreads * 2];
   uint32_t ready_begin = 0, num_ready = 0;
   int num_live = 0, num_at_barrier = 0, num_votes = 0;
+  const Thread* first_at_barrier = nullptr;
   int last_votes = 0;
   // Counts on with every meeting: accesses before the last one of their block or warp are in order with what follows.
   uint32_t time = 1, sync_time = 0;
@@ -79,8 +80,15 @@ bool IsSeeded();
 // Runs the kernel for the block of blockIdx; false after a report.
 bool RunBlock(const LaunchRequest& request);
 
-// Keeps and prints "kernel, block, thread: what".
+// Keeps and prints "kernel, block, thread: what". Whoever runs a thread leaves with Abandon, which never returns: two
+// statements, because nothing on the thread's stack is destroyed any more, the text's string included.
 void Report(const std::string& what);
+[[noreturn]] void Abandon();
+#define SIMT_FAIL(what) \
+  do {                  \
+    Report(what);       \
+    Abandon();          \
+  } while (false)
 std::string Describe(const Thread& thread);
 // The function and line of an address in this program, as well as can be found out.
 std::string DescribeCode(const void* address);

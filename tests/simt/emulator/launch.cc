@@ -52,6 +52,16 @@ std::string Symbolize(const void* address) {
 
 }  // namespace
 
+#ifdef SIMT_ASAN
+// Beside AddressSanitizer's own report.
+extern "C" void __asan_on_error() {
+  const Block& block = TheBlock();
+  if (block.running == nullptr) return;
+  std::fprintf(stderr, "simt: in kernel %s, block %s, %s\n", DescribeCode(block.launch->kernel).c_str(),
+               Triple(blockIdx).c_str(), Describe(*block.running).c_str());
+}
+#endif
+
 std::string DescribeCode(const void* address) {
   const std::string known = Symbolize(address);
   if (!known.empty() && known[0] != '?') return known;

@@ -11,12 +11,6 @@
 #include "tests/simt/emulator/block.h"
 #include "tests/simt/emulator/runtime.h"
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SIMT_ASAN 1
-#endif
-#endif
-
 namespace simt {
 namespace {
 
@@ -79,6 +73,21 @@ void GiveBack(void* memory, size_t num_bytes) {
 }
 #endif
 
+#ifndef SIMT_ASAN
+std::string DescribeOutside(const void* address, size_t num_bytes, const void* code) {
+  const State& state = TheState();
+  std::string text = "touches " + std::to_string(num_bytes) + " bytes outside any allocation";
+  auto next = state.allocations.upper_bound(const_cast<void*>(address));
+  if (next != state.allocations.begin()) {
+    --next;
+    const size_t from_begin = static_cast<const char*>(address) - static_cast<char*>(next->first);
+    text += ", at byte " + std::to_string(from_begin) + " of one of " + std::to_string(next->second) + " bytes";
+  }
+  if (code != nullptr) text += ", in " + DescribeCode(code);
+  return text;
+}
+#endif
+
 cudaError_t Copy(void* to, const void* from, size_t num_bytes) {
   if (DeviceState() != cudaSuccess) return DeviceState();
   std::memmove(to, from, num_bytes);
@@ -97,15 +106,7 @@ void CheckDeviceAccess([[maybe_unused]] const void* address, [[maybe_unused]] si
     const size_t granule_end = (at / kGranuleBytes + 1) * kGranuleBytes;
     const size_t end = offset + num_bytes < granule_end ? offset + num_bytes : granule_end;
     if (end - at / kGranuleBytes * kGranuleBytes > state.touchable[at / kGranuleBytes]) {
-      std::string text = "touches " + std::to_string(num_bytes) + " bytes outside any allocation";
-      auto next = state.allocations.upper_bound(const_cast<void*>(address));
-      if (next != state.allocations.begin()) {
-        --next;
-        const size_t from_begin = static_cast<const char*>(address) - static_cast<char*>(next->first);
-        text += ", at byte " + std::to_string(from_begin) + " of one of " + std::to_string(next->second) + " bytes";
-      }
-      if (code != nullptr) text += ", in " + DescribeCode(code);
-      Fail(text);
+      SIMT_FAIL(DescribeOutside(address, num_bytes, code));
     }
     at = end;
   }

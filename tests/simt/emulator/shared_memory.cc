@@ -58,14 +58,17 @@ bool IsOrdered(const Block& block, uint32_t time, int earlier, int now) {
 const char* Verb(Access access) {
   return access == Access::kRead ? "reads" : access == Access::kWrite ? "writes" : "changes atomically";
 }
-[[noreturn]] void FailRace(int now, Access access, const char* what, int earlier, const void* address) {
-  SharedMemory& memory = Memory();
+std::string DescribeRace(int now, Access access, const char* what, int earlier, const void* address) {
+  const SharedMemory& memory = Memory();
   const char* at = static_cast<const char*>(address);
   const bool is_dynamic = at >= memory.bytes && at < memory.bytes + memory.num_bytes;
   const std::string place =
       is_dynamic ? "byte " + std::to_string(at - memory.bytes) + " of dynamic shared memory" : "a static shared array";
-  Fail("race: " + Describe(TheBlock().threads[now]) + " " + Verb(access) + " " + place + ", which " +
-       Describe(TheBlock().threads[earlier]) + " " + what);
+  return "race: " + Describe(TheBlock().threads[now]) + " " + Verb(access) + " " + place + ", which " +
+         Describe(TheBlock().threads[earlier]) + " " + what;
+}
+[[noreturn]] void FailRace(int now, Access access, const char* what, int earlier, const void* address) {
+  SIMT_FAIL(DescribeRace(now, access, what, earlier, address));
 }
 
 void CheckWriter(const Block& block, const Cell& cell, int now, Access access, const void* address) {
@@ -85,7 +88,7 @@ void CheckReaders(const Block& block, const Cell& cell, int now, Access access, 
   const bool is_warp_mate = cell.reader == now && cell.has_warp_mates;
   const uint32_t warp_time = std::max(block.sync_time, block.warps[now / kWarpLanes].sync_time);
   if (is_warp_mate && cell.read_time > warp_time) {
-    Fail("race: " + Describe(block.threads[now]) + " writes shared memory that other lanes of its warp " + what);
+    SIMT_FAIL("race: " + Describe(block.threads[now]) + " writes shared memory that other lanes of its warp " + what);
   }
 }
 

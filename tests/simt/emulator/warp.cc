@@ -112,9 +112,9 @@ void LoadMatrices(const Lanes& lanes) {
   if (lanes.mask != kAllLanes) Fail("ldmatrix with a warp of less than 32 lanes");
   for (int lane = 0; lane < 8 * kNumMatrices; ++lane) {
     const void* row = static_cast<MatrixArgument*>(lanes.arguments[lane])->row_address;
-    if (!IsShared(row, 16)) Fail("ldmatrix: lane " + std::to_string(lane) + "'s row is not in shared memory");
+    if (!IsShared(row, 16)) SIMT_FAIL("ldmatrix: lane " + std::to_string(lane) + "'s row is not in shared memory");
     if (reinterpret_cast<uintptr_t>(row) % 16 != 0)
-      Fail("ldmatrix: lane " + std::to_string(lane) + "'s row is not aligned");
+      SIMT_FAIL("ldmatrix: lane " + std::to_string(lane) + "'s row is not aligned");
     NoteLaneRead(lane, row, 16);
     std::memcpy(matrices[lane / 8][lane % 8], row, 16);
     rows[lane % 8] = static_cast<const char*>(row);

@@ -33,7 +33,7 @@ int MeetBlock(bool value, Where where);
 int ThisLane();
 
 // Ends the launch with a report that names kernel, block and thread. Device code only.
-[[noreturn]] void Fail(const std::string& what);
+[[noreturn]] void Fail(const char* what);
 
 // The block's dynamic shared memory.
 void* SharedBytes();

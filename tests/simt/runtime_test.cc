@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// The emulated runtime: what it refuses as the real one does, and captured work that runs again.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/cuda/common/launch.h"
+#include "kernels/cuda/common/ptx.h"
+
+namespace millrace::cuda {
+namespace {
+
+__global__ void Add(float* values, float amount, int count) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < count) values[i] += amount;
+}
+
+__global__ void TouchLastShared(int num_bytes) { ptx::SharedMemory<char>()[num_bytes - 1 - threadIdx.x] = 1; }
+
+TEST_CASE("simt: new memory is NaN and counted while it is there") {
+  size_t before, during, after, total;
+  REQUIRE(cudaMemGetInfo(&before, &total) == cudaSuccess);
+  float* values;
+  REQUIRE(cudaMalloc(&values, 100 * sizeof(float)) == cudaSuccess);
+  CHECK(reinterpret_cast<uintptr_t>(values) % 256 == 0);
+  for (int i = 0; i < 100; ++i) CHECK(std::isnan(values[i]));
+  cudaMemGetInfo(&during, &total);
+  CHECK(before - during == 100 * sizeof(float));
+  CHECK(cudaFree(values) == cudaSuccess);
+  cudaMemGetInfo(&after, &total);
+  CHECK(after == before);
+  void* memory;
+  CHECK(cudaMalloc(&memory, total + 1) == cudaErrorMemoryAllocation);
+  CHECK(cudaGetLastError() == cudaErrorMemoryAllocation);
+  CHECK(cudaGetLastError() == cudaSuccess);
+}
+
+TEST_CASE("simt: launches the device would refuse are refused") {
+  CHECK(Launch(TouchLastShared, {.grid = dim3(1), .block = dim3(1025)}, 1) == cudaErrorInvalidConfiguration);
+  CHECK(Launch(TouchLastShared, {.grid = dim3(0), .block = dim3(32)}, 1) == cudaErrorInvalidConfiguration);
+  CHECK(Launch(TouchLastShared, {.grid = dim3(1, 65536), .block = dim3(32)}, 1) == cudaErrorInvalidConfiguration);
+  CHECK(Launch(TouchLastShared, {.grid = dim3(1), .block = dim3(32), .shared_bytes = 300000}, 300000) ==
+        cudaErrorInvalidValue);
+  CHECK(Launch(TouchLastShared, {.grid = dim3(1), .block = dim3(32), .shared_bytes = 100000}, 100000) == cudaSuccess);
+  // More than the default takes an attribute, which Launch sets and this does not.
+  cudaLaunchConfig_t config = {};
+  config.blockDim = dim3(32);
+  config.dynamicSmemBytes = 60000;
+  CHECK(cudaLaunchKernelEx(&config, Add, nullptr, 0.0f, 0) == cudaErrorInvalidValue);
+  cudaGetLastError();
+}
+
+TEST_CASE("simt: captured launches and copies run when the graph is launched, with the arguments of the capture") {
+  constexpr int kCount = 100;
+  float *values, *copy;
+  REQUIRE(cudaMalloc(&values, kCount * sizeof(float)) == cudaSuccess);
+  REQUIRE(cudaMalloc(&copy, kCount * sizeof(float)) == cudaSuccess);
+  REQUIRE(cudaMemset(values, 0, kCount * sizeof(float)) == cudaSuccess);
+  cudaStream_t stream;
+  REQUIRE(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess);
+  REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+  float amount = 1;
+  CHECK(Launch(Add, {.grid = dim3(2), .block = dim3(64), .stream = stream}, values, amount, kCount) == cudaSuccess);
+  amount = 100;
+  CHECK(cudaMemcpyAsync(copy, values, kCount * sizeof(float), cudaMemcpyDeviceToDevice, stream) == cudaSuccess);
+  CHECK(cudaStreamSynchronize(stream) == cudaErrorStreamCaptureUnsupported);
+  cudaGetLastError();
+  cudaGraph_t graph;
+  REQUIRE(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
+  CHECK(values[0] == 0);
+  cudaGraphExec_t executable;
+  REQUIRE(cudaGraphInstantiate(&executable, graph, 0) == cudaSuccess);
+  REQUIRE(cudaGraphDestroy(graph) == cudaSuccess);
+  for (int i = 1; i <= 3; ++i) {
+    REQUIRE(cudaGraphLaunch(executable, stream) == cudaSuccess);
+    REQUIRE(cudaStreamSynchronize(stream) == cudaSuccess);
+    CHECK(values[kCount - 1] == i);
+    CHECK(copy[kCount - 1] == i);
+  }
+  cudaGraphExecDestroy(executable);
+  cudaStreamDestroy(stream);
+  cudaFree(values);
+  cudaFree(copy);
+}
+
+}  // namespace
+}  // namespace millrace::cuda
