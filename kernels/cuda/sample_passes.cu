@@ -7,12 +7,11 @@
 //              top-p ends (min-p needs none).
 //   Collect    what lies in the bins up to that one, in order of id; its last block selects exactly among those few.
 //              Where they are many, a single block looks at the row itself, several times over.
-#include "kernels/cuda/sample_passes.h"
-
 #include "kernels/cuda/common/launch.h"
 #include "kernels/cuda/common/ptx.h"
 #include "kernels/cuda/sample_draw.h"
 #include "kernels/cuda/sample_edit.h"
+#include "kernels/cuda/sample_passes.h"
 #include "kernels/cuda/sample_rows.h"
 #include "kernels/cuda/sample_select.h"
 #include "kernels/rng.h"
