@@ -39,6 +39,10 @@ struct MatmulTask {
   void* partials = nullptr;     // float32 or int32 [num_split_blocks][2][sums of a tile]
   int32_t* counters = nullptr;  // [num_split_blocks] zeros, zeros again at the end
   bool is_dependent = false;
+
+  // Of the kernel, set by its launcher.
+  int num_tiles = 0;
+  int num_stages = 0;  // of K, of a tile
 };
 
 cudaError_t LaunchPlainMatmul(const MatmulTask& task, cudaStream_t stream);

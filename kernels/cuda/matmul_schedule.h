@@ -26,10 +26,10 @@ struct Segment {
 };
 
 // The block's segment number `index`; false when there are no more.
-__device__ inline bool ComputeSegment(const MatmulTask& task, int num_tiles, int num_stages, int index,
-                                      Segment& segment) {
+__device__ inline bool ComputeSegment(const MatmulTask& task, int index, Segment& segment) {
   const int block = static_cast<int>(blockIdx.x);
-  const int num_waves = num_tiles / static_cast<int>(gridDim.x);
+  const int num_stages = task.num_stages;
+  const int num_waves = task.num_tiles / static_cast<int>(gridDim.x);
   segment = {.end_stage = num_stages, .first_block = block, .last_block = block};
   if (index < num_waves) {
     segment.tile = index * static_cast<int>(gridDim.x) + block;
@@ -37,7 +37,7 @@ __device__ inline bool ComputeSegment(const MatmulTask& task, int num_tiles, int
   }
   if (block >= task.num_split_blocks) return false;
   const int first_tile = num_waves * static_cast<int>(gridDim.x);
-  const int64_t num_left = static_cast<int64_t>(num_tiles - first_tile) * num_stages;
+  const int64_t num_left = static_cast<int64_t>(task.num_tiles - first_tile) * num_stages;
   const int64_t begin = num_left * block / task.num_split_blocks;
   const int64_t end = num_left * (block + 1) / task.num_split_blocks;
   const int64_t tile = begin / num_stages + (index - num_waves);
@@ -55,10 +55,10 @@ __device__ inline bool ComputeSegment(const MatmulTask& task, int num_tiles, int
 
 // As ComputeSegment, into shared memory: between the sums of a tile there is no register to spare for where it is.
 // Barriers around it: everyone is done with the last segment, and this one is written.
-__device__ inline bool FindSegment(const MatmulTask& task, int num_tiles, int num_stages, int index, Segment& shared) {
+__device__ inline bool FindSegment(const MatmulTask& task, int index, Segment& shared) {
   __shared__ int is_found;
   __syncthreads();
-  if (threadIdx.x == 0) is_found = ComputeSegment(task, num_tiles, num_stages, index, shared) ? 1 : 0;
+  if (threadIdx.x == 0) is_found = ComputeSegment(task, index, shared) ? 1 : 0;
   __syncthreads();
   return is_found != 0;
 }

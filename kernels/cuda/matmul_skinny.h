@@ -105,11 +105,8 @@ __global__ void __launch_bounds__(kSkinnyThreads, kChannelTiles* kTokenTiles <= 
     SkinnyMatmul(const MatmulTask task) {
   using Ring = SkinnyRing<Format, kChannelTiles, kTokenTiles>;
   using Shape = typename Ring::Shape;
-  const int num_stages = static_cast<int>((task.w.k * Format::kXBytes + kStageBytes - 1) / kStageBytes);
-  const int num_passes = (task.num_rows + task.rows_per_pass - 1) / task.rows_per_pass;
-  const int num_tiles = static_cast<int>((task.w.n + Shape::kChannels - 1) / Shape::kChannels) * num_passes;
   __shared__ Segment segment;
-  for (int i = 0; FindSegment(task, num_tiles, num_stages, i, segment); ++i) {
+  for (int i = 0; FindSegment(task, i, segment); ++i) {
     const Ring ring = {ptx::SharedMemory<uint4>(), task, FindSkinnyPlace<Shape>(task, segment.tile), segment.end_stage};
     for (int s = 0; s < Ring::kNumStages - 1; ++s) ring.LoadWeights(segment.first_stage + s, s);
     if (i == 0) ptx::GridDependencyWait();
@@ -128,11 +125,15 @@ __global__ void __launch_bounds__(kSkinnyThreads, kChannelTiles* kTokenTiles <= 
 }
 
 template <typename Format, int kChannelTiles, int kTokenTiles>
-cudaError_t LaunchSkinny(const MatmulTask& task, cudaStream_t stream) {
+cudaError_t LaunchSkinny(MatmulTask task, cudaStream_t stream) {
+  using Shape = SkinnyShape<Format, kChannelTiles, kTokenTiles>;
+  const int num_passes = (task.num_rows + task.rows_per_pass - 1) / task.rows_per_pass;
+  task.num_tiles = static_cast<int>((task.w.n + Shape::kChannels - 1) / Shape::kChannels) * num_passes;
+  task.num_stages = static_cast<int>((task.w.k * Format::kXBytes + kStageBytes - 1) / kStageBytes);
   return Launch(SkinnyMatmul<Format, kChannelTiles, kTokenTiles>,
                 {.grid = dim3(static_cast<unsigned>(task.num_blocks)),
                  .block = dim3(kSkinnyThreads),
-                 .shared_bytes = SkinnyShape<Format, kChannelTiles, kTokenTiles>::kSharedBytes,
+                 .shared_bytes = Shape::kSharedBytes,
                  .stream = stream,
                  .is_dependent = task.is_dependent},
                 task);

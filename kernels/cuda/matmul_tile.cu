@@ -170,11 +170,8 @@ struct TileRing {
 template <typename Math, int kMaxRows>
 __global__ void __launch_bounds__(kNumThreads, kMaxRows <= 128 ? 2 : 1) TileMatmul(const MatmulTask task) {
   using Shape = TileShape<kMaxRows>;
-  const int num_stages = static_cast<int>((task.w.k * Math::kItemBytes + kStageBytes - 1) / kStageBytes);
-  const int num_row_tiles = (task.num_rows + task.rows_per_pass - 1) / task.rows_per_pass;
-  const int num_tiles = static_cast<int>((task.w.n + kChannels - 1) / kChannels) * num_row_tiles;
   __shared__ Segment segment;
-  for (int i = 0; FindSegment(task, num_tiles, num_stages, i, segment); ++i) {
+  for (int i = 0; FindSegment(task, i, segment); ++i) {
     const TilePlace place = FindTilePlace(task, segment.tile);
     const TileRing<Math, kMaxRows> ring(task, place, segment.end_stage);
     for (int s = 0; s < kNumStages - 1; ++s) ring.LoadWeights(segment.first_stage + s, s);
@@ -197,7 +194,10 @@ __global__ void __launch_bounds__(kNumThreads, kMaxRows <= 128 ? 2 : 1) TileMatm
 }
 
 template <typename Math, int kMaxRows>
-cudaError_t LaunchTile(const MatmulTask& task, cudaStream_t stream) {
+cudaError_t LaunchTile(MatmulTask task, cudaStream_t stream) {
+  const int num_row_tiles = (task.num_rows + task.rows_per_pass - 1) / task.rows_per_pass;
+  task.num_tiles = static_cast<int>((task.w.n + kChannels - 1) / kChannels) * num_row_tiles;
+  task.num_stages = static_cast<int>((task.w.k * Math::kItemBytes + kStageBytes - 1) / kStageBytes);
   return Launch(TileMatmul<Math, kMaxRows>,
                 {.grid = dim3(static_cast<unsigned>(task.num_blocks)),
                  .block = dim3(kNumThreads),
