@@ -202,7 +202,8 @@ absl::Status GeneratorImpl::Check(const Job& job, size_t num_prompts) const {
                       absl::StrCat("at most ", options_.max_choices, " choices in one request"));
   }
   if (params.num_logprobs > options_.max_logprobs) {
-    return ParamError("logprobs", absl::StrCat("at most ", options_.max_logprobs, " log-probabilities per token"));
+    return ParamError(params.logprobs_param,
+                      absl::StrCat("at most ", options_.max_logprobs, " log-probabilities per token"));
   }
   if (params.num_prompt_logprobs > options_.max_logprobs) {
     return ParamError("prompt_logprobs",

@@ -20,6 +20,7 @@ void ReadChatLogprobs(JsonFields& fields, GenerationParams& params) {
   fields.ReadInt("top_logprobs", 0, 1024, num_top);
   if (num_top > 0 && !wants_logprobs) fields.Fail("top_logprobs", "needs 'logprobs' to be true");
   if (wants_logprobs) params.num_logprobs = num_top;
+  params.logprobs_param = "top_logprobs";
 }
 
 void ReadChatLimits(JsonFields& fields, GenerationParams& params) {

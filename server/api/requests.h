@@ -42,7 +42,8 @@ struct GenerationParams {
   bool includes_stop_text = false;
   bool ignores_eos = false;
   bool skips_special_tokens = true;
-  int32_t num_logprobs = -1;  // -1: none, 0: the drawn token's own, n: and the n best
+  int32_t num_logprobs = -1;                // -1: none, 0: the drawn token's own, n: and the n best
+  const char* logprobs_param = "logprobs";  // the field that gave their number, to name when it is at fault
   int32_t num_prompt_logprobs = -1;
   bool wants_echo = false;  // completions: the prompt's text comes first
   int32_t priority = 0;

@@ -48,7 +48,7 @@ TEST_CASE("Errors: wrong types and values name their field", "[api]") {
   refused({{"stream", true}, {"stream_options", {{"include_usage", 1}}}}, "stream_options.include_usage",
           "invalid_type");
   refused({{"top_logprobs", 2}}, "top_logprobs");
-  refused({{"logprobs", true}, {"top_logprobs", 21}}, "logprobs");
+  refused({{"logprobs", true}, {"top_logprobs", 21}}, "top_logprobs");
   refused({{"response_format", {{"type", "json_object"}}}}, "response_format", "unsupported_value");
   refused({{"messages", json::array()}}, "messages");
   refused({{"messages", "hi"}}, "messages", "invalid_type");
