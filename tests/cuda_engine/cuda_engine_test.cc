@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whole models on the CUDA backend against the CPU backend, step by step through the runner. The build compiles the
+// backend's own sources for the emulator of tests/simt, so these run on any machine.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/backend/cuda_device.h"
+#include "tests/cuda_engine/device_session.h"
+#include "tests/engine/model_fixture.h"
+#include "tests/support/json_numbers.h"
+
+namespace millrace {
+namespace {
+
+using testing::DeviceSession;
+using testing::SessionOptions;
+using testing::SessionSequence;
+
+std::string GoldenDir(const std::string& name) {
+  return std::string(MILLRACE_SOURCE_DIR) + "/tests/data/goldens/" + name;
+}
+std::string BundledDir() { return std::string(MILLRACE_SOURCE_DIR) + "/models/millrace-tiny"; }
+
+std::unique_ptr<Device> Cuda(bool uses_graphs = true) {
+  auto device = cuda::CudaDevice::Open({.uses_graphs = uses_graphs});
+  REQUIRE(device.status().ToString() == "OK");
+  return *std::move(device);
+}
+
+std::unique_ptr<Device> Cpu() {
+  auto device = MakeCpuDevice({.num_threads = 1});
+  REQUIRE(device.ok());
+  return *std::move(device);
+}
+
+int NumReplays(DeviceSession& session) { return static_cast<cuda::CudaDevice&>(session.device()).ops().num_replays(); }
+
+std::vector<int32_t> GoldenPrompt(const std::string& name) {
+  return GoldenFile(GoldenDir(name) + "/golden.json").Numbers<int32_t>("/prompt");
+}
+
+// How far `token` is behind the best, where that is among what was reported.
+double LeadOver(const TokenResult& result, int32_t token) {
+  for (const TopLogprob& top : result.top) {
+    if (top.token == token) return static_cast<double>(result.top[0].logprob) - top.logprob;
+  }
+  return std::numeric_limits<double>::infinity();
+}
+
+// Feeds both devices the CPU's greedy tokens and compares what each would draw next. They may differ only where the
+// CPU's best leads the other's token by less than `near_tie`: activations are float32 there and bfloat16 here.
+void CheckSameTokens(DeviceSession& cpu, DeviceSession& cuda, const std::vector<int32_t>& prompt, double near_tie) {
+  SessionSequence expected = cpu.NewSequence(1, prompt), actual = cuda.NewSequence(1, prompt);
+  int num_equal = 0;
+  constexpr int kNumNew = 16;
+  for (int i = 0; i < kNumNew; ++i) {
+    const TokenResult want = cpu.Step({&expected})[0], got = cuda.Step({&actual})[0];
+    if (got.token == want.token) {
+      ++num_equal;
+      CHECK(std::abs(static_cast<double>(got.logprob) - want.logprob) < near_tie);
+    } else {
+      const double lead = LeadOver(want, got.token);
+      std::printf("token %d: %d instead of %d, which leads by %.4f\n", i, got.token, want.token, lead);
+      CHECK(lead < near_tie);
+    }
+    expected.tokens.push_back(want.token);
+    actual.tokens.push_back(want.token);
+  }
+  CHECK(num_equal >= kNumNew / 2);
+}
+
+struct Format {
+  const char* quantization;
+  DType kv_dtype;
+  double near_tie;
+};
+// `near_tie` is four standard deviations of the difference of two logits, 4 * sqrt(2) * sqrt(e1^2 + e2^2) * s: logits
+// scatter by s = 1.5, and each backend's are off by a relative e = sqrt(2 * cosine distance from full precision), which
+// the next test bounds: 0.015 for bfloat16, 0.02 with an int8 cache, 0.045 for int8 weights and activations.
+constexpr Format kFormats[] = {
+    {"", DType::kBF16, 0.13}, {"", DType::kI8, 0.24}, {"int8", DType::kBF16, 0.54}, {"int8", DType::kF16, 0.54}};
+
+TEST_CASE("CUDA engine: every architecture draws the CPU's tokens", "[cuda]") {
+  const std::string name = GENERATE("llama2", "llama3", "llama_yarn", "llama_linear", "mistral", "qwen2", "qwen3");
+  const Format format = GENERATE(from_range(std::begin(kFormats), std::end(kFormats)));
+  CAPTURE(name, format.quantization, DTypeName(format.kv_dtype));
+  const SessionOptions options{.quantization = format.quantization, .kv_dtype = format.kv_dtype};
+  DeviceSession cpu(GoldenDir(name), Cpu(), options), cuda(GoldenDir(name), Cuda(), options);
+  CheckSameTokens(cpu, cuda, GoldenPrompt(name), format.near_tie);
+}
+
+double CosineDistance(const std::vector<float>& a, const std::vector<float>& b) {
+  double ab = 0, aa = 0, bb = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    ab += static_cast<double>(a[i]) * b[i];
+    aa += static_cast<double>(a[i]) * a[i];
+    bb += static_cast<double>(b[i]) * b[i];
+  }
+  return 1.0 - ab / std::sqrt(aa * bb);
+}
+
+TEST_CASE("CUDA engine: logits are about as far from full precision as the CPU's in the same format", "[cuda]") {
+  const std::string name = GENERATE("llama2", "llama3", "llama_yarn", "llama_linear", "mistral", "qwen2", "qwen3");
+  const Format format = GENERATE(from_range(std::begin(kFormats), std::end(kFormats)));
+  CAPTURE(name, format.quantization, DTypeName(format.kv_dtype));
+  const auto prompt = GoldenPrompt(name);
+  const auto logits = [&](const FixtureOptions& options) {
+    ModelFixture fixture(GoldenDir(name), options);
+    return fixture.Logits(prompt, 0, static_cast<int>(prompt.size()));
+  };
+  FixtureOptions options{.dtype = "bfloat16", .quantization = format.quantization, .kv_dtype = format.kv_dtype};
+  const std::vector<float> exact = logits({});
+  const double cpu = CosineDistance(logits(options), exact);
+  options.make_device = [] { return absl::StatusOr<std::unique_ptr<Device>>(Cuda()); };
+  const double cuda = CosineDistance(logits(options), exact);
+  CHECK(cuda < 2 * cpu + 3e-4);  // 3e-4: what bfloat16 activations may add, as in model_golden_test.cc
+}
+
+TEST_CASE("CUDA engine: the bundled model draws the CPU's tokens in every weight format", "[cuda]") {
+  const Format format =
+      GENERATE(Format{"", DType::kBF16, 0.13}, Format{"int8", DType::kI8, 0.54}, Format{"int4", DType::kBF16, 0.54});
+  CAPTURE(format.quantization, DTypeName(format.kv_dtype));
+  const SessionOptions options{.quantization = format.quantization, .kv_dtype = format.kv_dtype};
+  DeviceSession cpu(BundledDir(), Cpu(), options), cuda(BundledDir(), Cuda(), options);
+  const GoldenFile golden(std::string(MILLRACE_SOURCE_DIR) + "/tests/data/millrace-tiny/greedy.json");
+  auto prompt = golden.Numbers<int32_t>("/greedy/0/prompt_ids");
+  if (prompt.size() > 40) prompt.resize(40);
+  CheckSameTokens(cpu, cuda, prompt, format.near_tie);
+}
+
+TEST_CASE("CUDA engine: an 8-bit float KV cache keeps near the CPU's bfloat16 one", "[cuda]") {
+  DeviceSession cpu(GoldenDir("llama3"), Cpu(), {});
+  DeviceSession cuda(GoldenDir("llama3"), Cuda(), {.kv_dtype = DType::kF8E4M3});
+  CheckSameTokens(cpu, cuda, GoldenPrompt("llama3"), 0.5);
+}
+
+TEST_CASE("CUDA engine: recorded steps give the tokens of launched ones", "[cuda]") {
+  const std::string quantization = GENERATE("", "int8");
+  const SessionOptions options{.quantization = quantization};
+  const auto prompt = GoldenPrompt("qwen3");
+  DeviceSession recorded(GoldenDir("qwen3"), Cuda(), options);
+  DeviceSession launched(GoldenDir("qwen3"), Cuda(/*uses_graphs=*/false), options);
+  CHECK(recorded.Greedy(prompt, 16) == launched.Greedy(prompt, 16));
+  // Of 15 decode steps the first is called and the second recorded and replayed.
+  CHECK(NumReplays(recorded) == 14);
+  CHECK(NumReplays(launched) == 0);
+}
+
+TEST_CASE("CUDA engine: a sequence's tokens are the same alone, in chunks and in a batch", "[cuda]") {
+  const auto prompt = GoldenPrompt("llama3");
+  DeviceSession session(GoldenDir("llama3"), Cuda(), {});
+  constexpr int kNumNew = 8;
+  std::vector<std::vector<int32_t>> prompts;
+  for (const size_t num_tokens : {size_t{3}, prompt.size(), size_t{7}}) {
+    prompts.emplace_back(prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(num_tokens));
+  }
+  std::vector<std::vector<int32_t>> alone;
+  for (const auto& each : prompts) {
+    alone.push_back(session.Greedy(each, kNumNew));
+    CHECK(session.Greedy(each, kNumNew, /*chunk=*/3) == alone.back());
+  }
+  std::vector<SessionSequence> sequences;
+  std::vector<SessionSequence*> batch;
+  for (size_t i = 0; i < prompts.size(); ++i)
+    sequences.push_back(session.NewSequence(static_cast<int32_t>(i), prompts[i]));
+  for (SessionSequence& sequence : sequences) batch.push_back(&sequence);
+  // The last joins while the others decode, a chunk at a time; three rows of a decode step are padded to four.
+  std::vector<size_t> num_drawn(batch.size(), 0);
+  for (int i = 0; i < kNumNew + 3; ++i) {
+    const size_t num_running = i == 0 ? 2 : 3;
+    const auto tokens = session.Step(absl::MakeSpan(batch).first(num_running), /*chunk=*/i == 0 ? 0 : 3);
+    for (size_t s = 0; s < num_running; ++s) {
+      if (tokens[s].token < 0) continue;
+      CAPTURE(i, s);
+      if (num_drawn[s] < kNumNew) CHECK(tokens[s].token == alone[s][num_drawn[s]]);
+      ++num_drawn[s];
+      batch[s]->tokens.push_back(tokens[s].token);
+    }
+  }
+  CHECK(num_drawn == std::vector<size_t>{kNumNew + 3, kNumNew + 3, kNumNew});
+}
+
+TEST_CASE("CUDA engine: embeddings come back as the CPU's, within bfloat16's rounding", "[cuda]") {
+  const auto prompt = GoldenPrompt("qwen2");
+  std::vector<std::vector<float>> embeddings;
+  for (const bool is_cuda : {false, true}) {
+    DeviceSession session(GoldenDir("qwen2"), is_cuda ? Cuda() : Cpu(), {});
+    SessionSequence sequence = session.NewSequence(0, prompt);
+    sequence.request.kind = Request::Kind::kEmbed;
+    embeddings.push_back(session.Embed(sequence));
+  }
+  double cosine = 0;
+  for (size_t i = 0; i < embeddings[0].size(); ++i) cosine += static_cast<double>(embeddings[0][i]) * embeddings[1][i];
+  CHECK(cosine > 0.999);
+}
+
+}  // namespace
+}  // namespace millrace
