@@ -8,39 +8,25 @@
 #include <vector>
 
 #include "kernels/cuda/attention.h"
+#include "tests/cuda/attention_layout.h"
+#include "tests/cuda/attention_reference.h"
 #include "tests/cuda/kv_memory.h"
 
 namespace millrace::cuda_test {
 
-struct StepSequence {
-  int num_rows = 1;
-  int context_tokens = 0;
-  uint32_t seed = 1;
-};
-
-struct StepOptions {
-  KvShape kv;
-  DType dtype = DType::kBF16;  // of q and out
-  int window_tokens = 0;
-  uint32_t layout_seed = 1;  // where pages lie
-};
-
 class AttentionStep {
  public:
   static constexpr uint16_t kUnwritten = 0xfffe;  // a NaN in both types
-  static constexpr int kPadding = 6;              // elements behind each row of q and out
 
   AttentionStep(const StepOptions& options, std::vector<StepSequence> sequences)
-      : options_(options),
-        sequences_(std::move(sequences)),
-        num_rows_(1 + CountRows()),
-        kv_(options.kv, 1 + CountPages()),
-        q_(static_cast<size_t>(num_rows_) * stride()),
+      : layout_(options, std::move(sequences)),
+        kv_(options.kv, 1 + layout_.num_pages()),
+        q_(static_cast<size_t>(layout_.num_rows()) * layout_.stride()),
         out_(q_.count()),
         device_sequences_(sequences_.size()),
-        pages_(static_cast<size_t>(CountPages())),
+        pages_(static_cast<size_t>(layout_.num_pages())),
         plan_(cuda::AttentionPlanBytes(shape(), num_sequences())),
-        workspace_(cuda::AttentionWorkspaceBytes(shape(), num_sequences(), MostTokens())) {
+        workspace_(cuda::AttentionWorkspaceBytes(shape(), num_sequences(), layout_.most_tokens())) {
     LayOut();
   }
 
@@ -89,7 +75,7 @@ class AttentionStep {
     std::vector<bool> is_owned(out.size());
     for (size_t s = 0; s < sequences_.size(); ++s) {
       for (int row = 0; row < sequences_[s].num_rows; ++row) {
-        for (size_t c = 0; c < width(); ++c) is_owned[RowStart(s, row) + c] = true;
+        for (size_t c = 0; c < layout_.width(); ++c) is_owned[layout_.RowStart(s, row) + c] = true;
         if (row % row_step == 0 || row + 1 == sequences_[s].num_rows) ExpectRowAgrees(out, s, row);
       }
     }
@@ -101,8 +87,8 @@ class AttentionStep {
   std::vector<uint16_t> RowsOf(const std::vector<uint16_t>& out, size_t index) const {
     std::vector<uint16_t> rows;
     for (int row = 0; row < sequences_[index].num_rows; ++row) {
-      const auto from = out.begin() + static_cast<ptrdiff_t>(RowStart(index, row));
-      rows.insert(rows.end(), from, from + static_cast<ptrdiff_t>(width()));
+      const auto from = out.begin() + static_cast<ptrdiff_t>(layout_.RowStart(index, row));
+      rows.insert(rows.end(), from, from + static_cast<ptrdiff_t>(layout_.width()));
     }
     return rows;
   }
@@ -116,64 +102,36 @@ class AttentionStep {
   int num_sequences() const { return static_cast<int>(sequences_.size()); }
 
  private:
-  size_t width() const { return static_cast<size_t>(options_.kv.num_heads * options_.kv.head_dim); }
-  size_t stride() const { return width() + kPadding; }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(options_.kv.head_dim)); }
-  // Row 0 belongs to nobody.
-  int CountRows() const {
-    int rows = 0;
-    for (const StepSequence& sequence : sequences_) rows += sequence.num_rows;
-    return rows;
-  }
-  int PagesOf(const StepSequence& sequence) const {
-    if (sequence.num_rows == 0) return 0;
-    return (sequence.context_tokens + sequence.num_rows + options_.kv.page_tokens - 1) / options_.kv.page_tokens;
-  }
-  int CountPages() const {
-    int pages = 0;
-    for (const StepSequence& sequence : sequences_) pages += PagesOf(sequence);
-    return pages;
-  }
-  int32_t MostTokens() const {
-    int32_t most = 1;
-    for (const StepSequence& s : sequences_) most = std::max(most, s.context_tokens + s.num_rows);
-    return most;
-  }
-  size_t RowStart(size_t index, int row) const {
-    int first = 1;
-    for (size_t s = 0; s < index; ++s) first += sequences_[s].num_rows;
-    return static_cast<size_t>(first + row) * stride();
-  }
   Matrix View(DeviceArray<uint16_t>& array) {
     return {.data = array.data(),
             .dtype = options_.dtype,
-            .rows = num_rows_,
-            .cols = static_cast<int64_t>(width()),
-            .stride = static_cast<int64_t>(stride())};
+            .rows = layout_.num_rows(),
+            .cols = static_cast<int64_t>(layout_.width()),
+            .stride = static_cast<int64_t>(layout_.stride())};
   }
 
   void LayOut() {
-    std::vector<int32_t> pool(static_cast<size_t>(CountPages()));
+    std::vector<int32_t> pool(static_cast<size_t>(layout_.num_pages()));
     std::iota(pool.begin(), pool.end(), 1);  // page 0 stays NaN
     std::shuffle(pool.begin(), pool.end(), std::mt19937(options_.layout_seed));
     std::vector<uint16_t> q(q_.count(), kUnwritten);
     std::vector<cuda::DeviceSequence> device;
     std::vector<int32_t> table;
-    int first_row = 1;
     for (size_t s = 0; s < sequences_.size(); ++s) {
       const StepSequence& sequence = sequences_[s];
       const auto from = pool.begin() + static_cast<ptrdiff_t>(table.size());
-      pages_of_.emplace_back(from, from + PagesOf(sequence));
-      device.push_back({first_row, sequence.num_rows, sequence.context_tokens, static_cast<int32_t>(table.size())});
+      pages_of_.emplace_back(from, from + layout_.PagesOf(sequence));
+      device.push_back(
+          {layout_.FirstRow(s), sequence.num_rows, sequence.context_tokens, static_cast<int32_t>(table.size())});
       if (sequence.num_rows == 0) device.back() = {-7, 0, -7, -7};
       FillSequence(s, q);
       // Pages before every window are gone: the table names one whose slots are NaN.
       const int first_seen = options_.window_tokens > 0 ? sequence.context_tokens + 1 - options_.window_tokens : 0;
-      for (int page = 0; page < PagesOf(sequence); ++page) {
+      for (int page = 0; page < layout_.PagesOf(sequence); ++page) {
         const bool is_gone = (page + 1) * options_.kv.page_tokens <= first_seen;
         table.push_back(is_gone ? 0 : pages_of_.back()[static_cast<size_t>(page)]);
       }
-      first_row += sequence.num_rows;
     }
     kv_.Upload();
     q_.Upload(q);
@@ -186,8 +144,8 @@ class AttentionStep {
     for (int t = 0; t < sequence.context_tokens + sequence.num_rows; ++t) kv_.Fill(pages_of_[s], t, sequence.seed);
     for (int row = 0; row < sequence.num_rows; ++row) {
       Random random(sequence.seed * 104729u + static_cast<uint32_t>(sequence.context_tokens + row));
-      for (size_t c = 0; c < width(); ++c) {
-        q[RowStart(s, row) + c] = BitsFromFloat(options_.dtype, random.Float(-2.5f, 2.5f));
+      for (size_t c = 0; c < layout_.width(); ++c) {
+        q[layout_.RowStart(s, row) + c] = BitsFromFloat(options_.dtype, random.Float(-2.5f, 2.5f));
       }
     }
     host_q_ = q;
@@ -197,7 +155,7 @@ class AttentionStep {
     const int dim = options_.kv.head_dim, seen = sequences_[s].context_tokens + row + 1;
     const int first = options_.window_tokens > 0 ? std::max(0, seen - options_.window_tokens) : 0;
     for (int head = 0; head < options_.kv.num_heads; ++head) {
-      const size_t at = RowStart(s, row) + static_cast<size_t>(head * dim);
+      const size_t at = layout_.RowStart(s, row) + static_cast<size_t>(head * dim);
       std::vector<float> q;
       for (int d = 0; d < dim; ++d) q.push_back(FloatFromBits(options_.dtype, host_q_[at + static_cast<size_t>(d)]));
       const HeadReference want =
@@ -212,9 +170,9 @@ class AttentionStep {
     }
   }
 
-  const StepOptions options_;
-  const std::vector<StepSequence> sequences_;
-  const int num_rows_;
+  const StepLayout layout_;
+  const StepOptions& options_ = layout_.options;
+  const std::vector<StepSequence>& sequences_ = layout_.sequences;
   KvMemory kv_;
   DeviceArray<uint16_t> q_, out_;
   DeviceArray<cuda::DeviceSequence> device_sequences_;
