@@ -114,6 +114,24 @@ KERNEL_TEST("ptx: ldmatrix gives each lane its elements, transposed or not") {
   ExpectSame(out.Download(), want, "ldmatrix");
 }
 
+__global__ void MovMatrixKernel(const uint32_t* in, uint32_t* out) {
+  out[threadIdx.x] = ptx::MovMatrixTrans(in[threadIdx.x]);
+}
+
+KERNEL_TEST("ptx: movmatrix transposes what ldmatrix would have loaded") {
+  Random random(8);
+  const std::vector<uint32_t> words = RandomWords(random, kLanes);
+  DeviceArray<uint32_t> in(words), out(kLanes);
+  RunWarp(MovMatrixKernel, in.data(), out.data());
+  const auto element = [&](int row, int col) { return words[4 * row + col / 2] >> col % 2 * 16 & 0xffff; };
+  std::vector<uint32_t> want;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const int row = lane / 4, col = lane % 4 * 2;
+    want.push_back(element(col, row) | element(col + 1, row) << 16);
+  }
+  ExpectSame(out.Download(), want, "movmatrix");
+}
+
 enum class Kind { kBf16, kF16, kS8 };
 template <Kind kKind, typename D>
 __global__ void MmaKernel(const uint32_t* a_in, const uint32_t* b_in, D* d_in_out) {
