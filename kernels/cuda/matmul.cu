@@ -177,11 +177,4 @@ cudaError_t LaunchMatmul(const MatmulLaunch& launch, cudaStream_t stream) {
   return cudaErrorInvalidValue;
 }
 
-cudaError_t LaunchMatmulPlain(const MatmulLaunch& launch, cudaStream_t stream) {
-  cudaError_t error = CheckLaunch(launch);
-  MatmulTask task;
-  if (error == cudaSuccess) error = MakeTask(launch, stream, task);
-  return error == cudaSuccess ? LaunchPlainMatmul(task, stream) : error;
-}
-
 }  // namespace millrace::cuda

@@ -39,7 +39,4 @@ size_t MatmulWorkspaceBytes(int64_t max_rows, int64_t max_n, int64_t max_k);
 // 16-byte aligned are served by the plain kernel. cudaErrorInvalidValue: a dtype pair no kernel takes.
 cudaError_t LaunchMatmul(const MatmulLaunch& launch, cudaStream_t stream);
 
-// The plain twin: one thread an output, any shape. The other kernels are tested against it.
-cudaError_t LaunchMatmulPlain(const MatmulLaunch& launch, cudaStream_t stream);
-
 }  // namespace millrace::cuda

@@ -45,6 +45,7 @@ struct MatmulTask {
   int num_stages = 0;  // of K, of a tile
 };
 
+// One thread an output, any shape: the twin the others are tested against, and the fallback.
 cudaError_t LaunchPlainMatmul(const MatmulTask& task, cudaStream_t stream);
 
 // Passes of up to kSkinnyRows rows; any weight but dense of another type than x's. REQUIRES: 16-byte aligned rows of x,

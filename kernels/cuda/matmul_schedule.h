@@ -70,7 +70,8 @@ struct alignas(16) SumQuad {
 };
 
 // Brings a shared tile's sums together. True in the block that has them all: the only one, or the last to arrive.
-// Every thread of the block calls it. is_used(i): sums[i] has rows.
+// Every thread of the block calls it. is_used(i): sums[i] has rows; the same for
+// all lanes of a warp.
 template <int kCount, typename Sum, typename IsUsed>
 __device__ bool GatherSegments(const MatmulTask& task, const Segment& segment, const IsUsed& is_used,
                                Sum (&sums)[kCount][4]) {
@@ -99,6 +100,7 @@ __device__ bool GatherSegments(const MatmulTask& task, const Segment& segment, c
 #pragma unroll
     for (int r = 0; r < 4; ++r) sums[i][r] = Sum{0};
   }
+  constexpr int kQuadsAhead = 8;
   for (int b = segment.first_block; b <= segment.last_block; ++b) {
     const SumQuad<Sum>* const slot = partials + kCount * num_threads * (2 * b + (b == segment.first_block ? 1 : 0));
 #pragma unroll
@@ -107,6 +109,7 @@ __device__ bool GatherSegments(const MatmulTask& task, const Segment& segment, c
       const SumQuad<Sum> quad = slot[i * num_threads];
 #pragma unroll
       for (int r = 0; r < 4; ++r) sums[i][r] += quad.sums[r];
+      if (i % kQuadsAhead == kQuadsAhead - 1) __syncwarp();  // more loads on the way would not fit the registers
     }
   }
   return true;

@@ -179,6 +179,7 @@ __global__ void __launch_bounds__(kNumThreads, kMaxRows <= 128 ? 2 : 1) TileMatm
     for (int s = 0; s < kNumStages - 1; ++s) ring.LoadRows(segment.first_stage + s, s);
     if (i == 0) ptx::GridDependencyLaunch();
     typename Math::Sum sums[Shape::kNumSums][4] = {};
+#pragma unroll 1
     for (int s = 0; s < segment.end_stage - segment.first_stage; ++s) {
       ptx::CpAsyncWait<kNumStages - 2>();
       __syncthreads();  // the stage has arrived for everyone, and everyone is done with the slot refilled now

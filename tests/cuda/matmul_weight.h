@@ -80,7 +80,6 @@ class RandomWeight {
     Pack();
   }
   const cuda::WeightOnDevice& packed() const { return packed_; }
-  const std::vector<unsigned char>& part(int index) const { return parts_[index]; }  // values, scales, zeros
 
   double Value(int n, int k) const {
     const size_t index = static_cast<size_t>(n) * shape_.k + k;
