@@ -101,6 +101,7 @@ void PrepareThreads(Block& block) {
   block.num_live = count;
   block.num_at_barrier = block.num_votes = 0;
   block.has_failed = block.has_waited_for_grid = false;
+  block.code = nullptr;
   block.sync_time = block.time++;
   for (int i = 0; i < count; ++i) {
     Thread& thread = block.threads[i];

@@ -58,7 +58,8 @@ struct Block {
   const LaunchRequest* launch = nullptr;
   std::vector<Thread> threads;
   std::vector<Warp> warps;
-  Thread* running = nullptr;  // null: host code
+  Thread* running = nullptr;   // null: host code
+  const void* code = nullptr;  // of the plain access that is being noted
   Fiber host;
   Order order = Order::kFirst;
   uint64_t random = 0;  // state of the generator

@@ -15,7 +15,9 @@ inline void See(const void* address, size_t num_bytes, Access access, const void
   const char* stack = block.running->fiber.stack;
   if (at >= stack && at < stack + Stacks::Bytes()) return;
   if (IsShared(address, num_bytes)) {
+    TheBlock().code = code;
     NoteAccess(address, num_bytes, access);
+    TheBlock().code = nullptr;
   } else {
     CheckDeviceAccess(address, num_bytes, code);
   }

@@ -64,8 +64,10 @@ std::string DescribeRace(int now, Access access, const char* what, int earlier, 
   const bool is_dynamic = at >= memory.bytes && at < memory.bytes + memory.num_bytes;
   const std::string place =
       is_dynamic ? "byte " + std::to_string(at - memory.bytes) + " of dynamic shared memory" : "a static shared array";
-  return "race: " + Describe(TheBlock().threads[now]) + " " + Verb(access) + " " + place + ", which " +
-         Describe(TheBlock().threads[earlier]) + " " + what;
+  const Block& block = TheBlock();
+  return "race: " + Describe(block.threads[now]) + " " + Verb(access) + " " + place + ", which " +
+         Describe(block.threads[earlier]) + " " + what +
+         (block.code != nullptr ? "; now in " + DescribeCode(block.code) : "");
 }
 [[noreturn]] void FailRace(int now, Access access, const char* what, int earlier, const void* address) {
   SIMT_FAIL(DescribeRace(now, access, what, earlier, address));

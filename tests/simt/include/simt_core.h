@@ -73,7 +73,7 @@ class QuietReports {
   ~QuietReports();
 };
 
-// Ways in which a warp's ldmatrix or 16-byte asynchronous copies met in a bank, summed since the last call.
+// How often rows of an ldmatrix met in a bank, beyond the first of each, since the last call.
 struct BankConflicts {
   int64_t ldmatrix = 0;
 };
