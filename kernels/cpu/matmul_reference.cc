@@ -88,7 +88,8 @@ void MatmulReference(const MatmulArgs& args, const OpContext& context, MatmulWor
   for (int64_t row = 0; row < args.x.rows; ++row) {
     const float* x = static_cast<const float*>(args.x.data) + row * args.x.stride;
     float* out = static_cast<float*>(args.out.data) + row * args.out.stride;
-    const float* residual = args.residual == nullptr ? nullptr : static_cast<const float*>(args.residual) + row * args.out.stride;
+    const float* residual =
+        args.residual == nullptr ? nullptr : static_cast<const float*>(args.residual) + row * args.out.stride;
     if (w.source_format != WeightFormat::kDense) {
       for (int64_t k = 0; k < num_inputs; k += group_size) {
         x_scales[k / group_size] = QuantizeInt8(x + k, group_size, q + k);
