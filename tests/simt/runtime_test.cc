@@ -30,6 +30,7 @@ TEST_CASE("simt: new memory is NaN and counted while it is there") {
   CHECK(cudaFree(values) == cudaSuccess);
   cudaMemGetInfo(&after, &total);
   CHECK(after == before);
+  CHECK(cudaMemcpy(nullptr, nullptr, 0, cudaMemcpyHostToDevice) == cudaSuccess);
   void* memory;
   CHECK(cudaMalloc(&memory, total + 1) == cudaErrorMemoryAllocation);
   CHECK(cudaGetLastError() == cudaErrorMemoryAllocation);

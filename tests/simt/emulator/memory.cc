@@ -90,7 +90,7 @@ std::string DescribeOutside(const void* address, size_t num_bytes, const void* c
 
 cudaError_t Copy(void* to, const void* from, size_t num_bytes) {
   if (DeviceState() != cudaSuccess) return DeviceState();
-  std::memmove(to, from, num_bytes);
+  if (num_bytes > 0) std::memmove(to, from, num_bytes);  // of nothing, the addresses may be null
   return cudaSuccess;
 }
 
@@ -186,7 +186,7 @@ cudaError_t cudaMemset(void* to, int value, size_t num_bytes) { return cudaMemse
 cudaError_t cudaMemsetAsync(void* to, int value, size_t num_bytes, cudaStream_t stream) {
   return simt::RunOrRecord(stream, [=] {
     if (simt::DeviceState() != cudaSuccess) return simt::DeviceState();
-    std::memset(to, value, num_bytes);
+    if (num_bytes > 0) std::memset(to, value, num_bytes);
     return cudaSuccess;
   });
 }
