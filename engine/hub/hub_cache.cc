@@ -11,6 +11,7 @@
 #include <cstring>
 #include <fstream>
 #include <set>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "engine/text/template_json.h"
@@ -28,7 +29,8 @@ bool IsNameChar(char c) {
 }
 
 absl::Status FileError(const fs::path& path, std::string_view what, int error) {
-  const std::string message = absl::StrCat(path.string(), ": ", std::string(what), ": ", std::strerror(error));
+  const std::string message =
+      absl::StrCat(path.string(), ": ", std::string(what), ": ", std::generic_category().message(error));
   return error == ENOSPC ? absl::ResourceExhaustedError(message) : absl::FailedPreconditionError(message);
 }
 

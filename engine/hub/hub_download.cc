@@ -7,9 +7,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <memory>
+#include <system_error>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -22,7 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 
 absl::Status FileError(const fs::path& path, const char* what, int error) {
-  const std::string message = absl::StrCat(path.string(), ": ", what, ": ", std::strerror(error));
+  const std::string message = absl::StrCat(path.string(), ": ", what, ": ", std::generic_category().message(error));
   return error == ENOSPC ? absl::ResourceExhaustedError(message) : absl::FailedPreconditionError(message);
 }
 

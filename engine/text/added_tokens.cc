@@ -36,6 +36,7 @@ size_t SkipSpacesRight(std::string_view text, size_t end) {
 
 std::vector<std::pair<std::string_view, int32_t>> Entries(const std::vector<std::string>& patterns) {
   std::vector<std::pair<std::string_view, int32_t>> entries;
+  entries.reserve(patterns.size());
   for (size_t i = 0; i < patterns.size(); ++i) entries.emplace_back(patterns[i], static_cast<int32_t>(i));
   return entries;
 }

@@ -203,6 +203,7 @@ TemplateValue ChatTemplate::MessageValue(const ChatMessage& message, const Forms
   }
   if (!message.tool_calls.empty()) {
     std::vector<TemplateValue> calls;
+    calls.reserve(message.tool_calls.size());
     for (const ChatToolCall& call : message.tool_calls) calls.push_back(ToolCallValue(call, forms));
     dict.Set("tool_calls", TemplateValue::List(std::move(calls)));
   }

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 
@@ -22,14 +22,16 @@ int64_t ToCount(rlim_t limit) { return static_cast<int64_t>(std::min<rlim_t>(lim
 absl::StatusOr<DescriptorLimit> RaiseDescriptorLimit(int num_connections) {
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
-    return absl::InternalError(absl::StrCat("cannot read the limit on open files: ", std::strerror(errno)));
+    return absl::InternalError(
+        absl::StrCat("cannot read the limit on open files: ", std::generic_category().message(errno)));
   }
   const int64_t before = ToCount(limit.rlim_cur);
   const int64_t wanted = std::min(num_connections + kOtherDescriptors, ToCount(limit.rlim_max));
   if (wanted <= before) return DescriptorLimit{before, before};
   limit.rlim_cur = static_cast<rlim_t>(wanted);
   if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
-    return absl::InternalError(absl::StrCat("cannot raise the limit on open files: ", std::strerror(errno)));
+    return absl::InternalError(
+        absl::StrCat("cannot raise the limit on open files: ", std::generic_category().message(errno)));
   }
   return DescriptorLimit{before, wanted};
 }
