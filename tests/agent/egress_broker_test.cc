@@ -16,6 +16,7 @@
 #include "absl/time/clock.h"
 #include "agent/egress/address.h"
 #include "agent/egress/broker.h"
+#include "agent/tools/http_get.h"
 
 namespace millrace {
 namespace {
@@ -76,6 +77,8 @@ class LoopbackServer {
     } else if (path == "/silent") {
       pollfd gone{client, POLLRDHUP, 0};
       poll(&gone, 1, 60'000);  // until the broker hangs up
+    } else if (path == "/long") {
+      Send(client, "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + std::string(100'000, 'x'));
     } else if (path == "/packed") {
       Send(client, "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x01");
     } else {
@@ -208,6 +211,20 @@ TEST_CASE("egress: a proxy that the environment names is not asked") {
   CHECK(network.Get(network.Url("good.test", "/plain")).ok());
   unsetenv("http_proxy");
   unsetenv("ALL_PROXY");
+}
+
+TEST_CASE("http_get tool: the model reads code, type and text, and an error where there is none") {
+  const Network network;
+  HttpGetTool tool(EgressBroker(network.policy, network.hook));
+  const auto call = [&](const std::string& url) {
+    return tool.Call(absl::StrCat("{\"url\":\"", url, "\"}"), absl::Now() + absl::Minutes(1), network.cancellation);
+  };
+  CHECK(call(network.Url("good.test", "/plain")).text == "HTTP 200 text/plain\n\nhello");
+  CHECK_FALSE(call(network.Url("good.test", "/plain")).is_error);
+  CHECK(call(network.Url("good.test", "/nothing")).is_error);
+  CHECK(call(network.Url("good.test", "/long")).text.size() == kMaxToolResultBytes);
+  CHECK(call("http://other.test/").text == "other.test:80 is not among the hosts that this tool may ask");
+  CHECK(tool.Call("{}", absl::InfiniteFuture(), network.cancellation).is_error);
 }
 
 }  // namespace millrace
