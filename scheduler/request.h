@@ -56,7 +56,7 @@ struct Request {
   int32_t min_new_tokens = 0;   // stop tokens are banned before
   bool ignore_eos = false;
   std::shared_ptr<const Grammar> grammar;  // null: anything may be said; shared by the choices of a request
-  std::vector<int32_t> stop_token_ids;  // end-of-sequence ids of the model and the client's own
+  std::vector<int32_t> stop_token_ids;     // end-of-sequence ids of the model and the client's own
   enum class Kind : uint8_t { kGenerate, kEmbed } kind = Kind::kGenerate;
 };
 

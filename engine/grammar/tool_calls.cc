@@ -23,7 +23,8 @@ const TemplateValue* FindFunction(const TemplateValue& tools, const std::string&
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const Grammar>> CompileHermesCalls(const TemplateValue& tools,
-                                                                  const std::vector<std::string>& names, CallCount count) {
+                                                                  const std::vector<std::string>& names,
+                                                                  CallCount count) {
   const JsonSchemaLimits limits;
   GrammarBuilder builder(limits.max_states);
   SchemaCompiler compiler(builder, limits);

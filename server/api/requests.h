@@ -62,7 +62,7 @@ struct CompletionRequest {
 struct ChatRequest {
   std::string model;
   Conversation conversation;
-  bool adds_special_tokens = false;  // templates write their own
+  bool adds_special_tokens = false;         // templates write their own
   std::vector<std::string> required_tools;  // one of them must be called; empty: the model decides
   bool calls_once = false;                  // and only one
   GenerationParams params;

@@ -49,12 +49,6 @@ TEST_CASE("Errors: wrong types and values name their field", "[api]") {
           "invalid_type");
   refused({{"top_logprobs", 2}}, "top_logprobs");
   refused({{"logprobs", true}, {"top_logprobs", 21}}, "logprobs");
-  refused({{"response_format", {{"type", "xml"}}}}, "response_format", "unsupported_value");
-  refused({{"response_format", "json_object"}}, "response_format", "invalid_type");
-  refused({{"response_format", {{"type", "json_schema"}}}}, "response_format", "missing_required_parameter");
-  const json schema = {{"properties", {{"a", {{"oneOf", json::array()}}}}}};
-  refused({{"response_format", {{"type", "json_schema"}, {"json_schema", {{"name", "s"}, {"schema", schema}}}}}},
-          "response_format", "unsupported_value");
   refused({{"messages", json::array()}}, "messages");
   refused({{"messages", "hi"}}, "messages", "invalid_type");
   refused({{"messages", {{{"content", "no role"}}}}}, "messages[0].role", "missing_required_parameter");
@@ -62,10 +56,6 @@ TEST_CASE("Errors: wrong types and values name their field", "[api]") {
   refused({{"messages", {{{"role", "user"}, {"content", {{{"type", "image_url"}}}}}}}}, "messages[0].content.type",
           "unsupported_value");
   refused({{"tools", {{{"type", "function"}}}}}, "tools");
-  refused({{"tool_choice", "required"}}, "tool_choice");
-  const json tools = {{{"type", "function"}, {"function", {{"name", "f"}}}}};
-  refused({{"tools", tools}, {"tool_choice", {{"type", "function"}, {"function", {{"name", "g"}}}}}}, "tool_choice");
-  refused({{"tools", tools}, {"tool_choice", {{"type", "function"}}}}, "tool_choice");
   refused({{"chat_template", "{{ x }}"}}, "chat_template", "unsupported_parameter");
   refused({{"seed", 1.5}}, "seed", "invalid_type");
   refused({{"min_tokens", 20}, {"max_tokens", 10}}, "min_tokens");
@@ -84,6 +74,25 @@ TEST_CASE("Errors: wrong types and values name their field", "[api]") {
   const char* no_text = R"({"messages":[{"role":"user","content":[{"type":"text"}]}]})";
   CheckRefused(f.Call("POST", "/v1/chat/completions", no_text), 400, "messages[0].content.text",
                "missing_required_parameter");
+  CHECK(f.engine->submitted().empty());
+}
+
+TEST_CASE("Errors: structures and calls that cannot be had name their field", "[api]") {
+  ApiFixture f;
+  const auto refused = [&](json more, const std::string& param, const std::string& code = "invalid_value") {
+    INFO(more.dump());
+    CheckRefused(f.Post("/v1/chat/completions", ChatBody(std::move(more))), 400, param, code);
+  };
+  refused({{"response_format", {{"type", "xml"}}}}, "response_format", "unsupported_value");
+  refused({{"response_format", "json_object"}}, "response_format", "invalid_type");
+  refused({{"response_format", {{"type", "json_schema"}}}}, "response_format", "missing_required_parameter");
+  const json schema = {{"properties", {{"a", {{"oneOf", json::array()}}}}}};
+  refused({{"response_format", {{"type", "json_schema"}, {"json_schema", {{"name", "s"}, {"schema", schema}}}}}},
+          "response_format", "unsupported_value");
+  refused({{"tool_choice", "required"}}, "tool_choice");
+  const json tools = {{{"type", "function"}, {"function", {{"name", "f"}}}}};
+  refused({{"tools", tools}, {"tool_choice", {{"type", "function"}, {"function", {{"name", "g"}}}}}}, "tool_choice");
+  refused({{"tools", tools}, {"tool_choice", {{"type", "function"}}}}, "tool_choice");
   CHECK(f.engine->submitted().empty());
 }
 
