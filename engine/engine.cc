@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "engine/choose_device.h"
+#include "engine/grammar/token_vocabulary.h"
 #include "engine/load/memory_plan.h"
 #include "engine/load/model_info.h"
 #include "engine/load/model_weights.h"
@@ -31,11 +32,12 @@ class LoadedEngine final : public Engine {
         info_(std::move(info)),
         text_(std::move(text)),
         config_(config),
-        memory_report_(std::move(memory_report)) {}
+        memory_report_(std::move(memory_report)),
+        vocabulary_(*text_.tokenizer, info_.vocab_tokens) {}
 
   absl::Status Start(std::unique_ptr<Model> model, std::function<void(const StepStats&)> on_step) {
     ASSIGN_OR_RETURN(std::unique_ptr<Scheduler> scheduler, Scheduler::Create(config_));
-    runner_ = std::make_unique<Runner>(std::move(model), *device_);
+    runner_ = std::make_unique<Runner>(std::move(model), *device_, &vocabulary_);
     loop_ = std::make_unique<StepLoop>(
         std::move(scheduler), config_,
         [runner = runner_.get()](const StepPlan& plan, StepResult* result) { return runner->Run(plan, result); },
@@ -85,6 +87,7 @@ class LoadedEngine final : public Engine {
   const ModelText text_;
   const SchedulerConfig config_;
   const std::string memory_report_;
+  const TokenVocabulary vocabulary_;
   std::unique_ptr<Runner> runner_;
   std::unique_ptr<StepLoop> loop_;
 };

@@ -2,6 +2,7 @@
 #pragma once
 // What a client asked, after text became tokens: immutable once submitted. Plain data, any thread.
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -10,6 +11,8 @@
 #include "absl/time/time.h"
 
 namespace millrace {
+
+class Grammar;  // the engine's: what the output may be
 
 struct RequestId {
   uint64_t value = 0;
@@ -52,7 +55,8 @@ struct Request {
   int32_t max_new_tokens = 16;  // >= 1; for kEmbed unused
   int32_t min_new_tokens = 0;   // stop tokens are banned before
   bool ignore_eos = false;
-  std::vector<int32_t> stop_token_ids;  // end-of-sequence ids of the model and the client's own
+  std::shared_ptr<const Grammar> grammar;  // null: anything may be said; shared by the choices of a request
+  std::vector<int32_t> stop_token_ids;     // end-of-sequence ids of the model and the client's own
   enum class Kind : uint8_t { kGenerate, kEmbed } kind = Kind::kGenerate;
 };
 

@@ -28,7 +28,9 @@ TokenResult ToTokenResult(const SampleResult& result, int32_t num_top) {
 
 }  // namespace
 
-Runner::Runner(std::unique_ptr<Model> model, Device& device) : model_(std::move(model)), device_(device) {
+Runner::Runner(std::unique_ptr<Model> model, Device& device, const TokenVocabulary* vocabulary)
+    : model_(std::move(model)), device_(device) {
+  if (vocabulary != nullptr) grammar_masks_ = std::make_unique<GrammarMasks>(*vocabulary);
   const size_t max_rows = static_cast<size_t>(model_->limits().max_rows);
   tokens_.reserve(max_rows);
   positions_.reserve(max_rows);
@@ -39,6 +41,7 @@ Runner::Runner(std::unique_ptr<Model> model, Device& device) : model_(std::move(
 absl::Status Runner::Run(const StepPlan& plan, StepResult* result) {
   result->step = plan.step;
   result->sequences.assign(plan.sequences.size(), {});
+  if (grammar_masks_ != nullptr) grammar_masks_->BeginStep(plan);
   LayOut(plan);
   model_->Forward({.tokens = tokens_, .positions = positions_, .slots = slots_, .sequences = sequences_});
   CollectWanted(plan);
@@ -179,6 +182,10 @@ SampleRow Runner::MakeSampleRow(const PlannedSequence& planned, int32_t logit_ro
   bias.clear();
   for (const auto& [token, value] : sampling.logit_bias) bias.push_back({.token = token, .logprob = value});
   row.logit_bias = bias;
+  if (planned.request->grammar != nullptr) {
+    MILLRACE_CHECK(grammar_masks_ != nullptr, "a grammar needs the vocabulary");
+    row.mask = grammar_masks_->Next(planned, row.output_tokens);
+  }
   if (static_cast<int32_t>(row.output_tokens.size()) < planned.request->min_new_tokens) {
     row.banned_tokens = planned.request->stop_token_ids;
   }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/run/grammar_masks.h"
 #include "engine/run/host_rows.h"
 #include "engine/run/model.h"
 #include "scheduler/plan.h"
@@ -13,7 +14,8 @@ namespace millrace {
 
 class Runner {
  public:
-  explicit Runner(std::unique_ptr<Model> model, Device& device);
+  // `vocabulary` outlives it; null: no request has a grammar.
+  Runner(std::unique_ptr<Model> model, Device& device, const TokenVocabulary* vocabulary = nullptr);
 
   // Computes the plan. `result` is overwritten, its memory reused. An error means the device is lost.
   absl::Status Run(const StepPlan& plan, StepResult* result);
@@ -36,6 +38,7 @@ class Runner {
 
   std::unique_ptr<Model> model_;
   Device& device_;
+  std::unique_ptr<GrammarMasks> grammar_masks_;
   // Scratch, reused from step to step.
   std::vector<int32_t> tokens_;
   std::vector<int32_t> positions_;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/grammar/tool_calls.h"
 #include "engine/load/model_info.h"
 #include "engine/text/answer_parser.h"
 #include "engine/text/tokenizer.h"
@@ -52,6 +53,20 @@ AnswerParserOptions ParserOptions(const Engine& engine, const Conversation& conv
     if (name != nullptr && name->is_string()) options.tool_names.emplace_back(name->text());
   }
   return options;
+}
+
+// Where a tool must be called, the answer's grammar is that of the model's calls.
+absl::Status RequireCall(ToolCallFormat format, ChatRequest& request) {
+  if (request.required_tools.empty()) return absl::OkStatus();
+  if (format != ToolCallFormat::kHermes) {
+    return ParamError("tool_choice", "can only be 'auto' or 'none' with this model's way of calling",
+                      kUnsupportedValue);
+  }
+  auto grammar = CompileHermesCalls(request.conversation.tools, request.required_tools,
+                                    request.calls_once ? CallCount::kOne : CallCount::kAny);
+  if (!grammar.ok()) return ParamError("tools", std::string(grammar.status().message()), kUnsupportedValue);
+  request.params.grammar = *std::move(grammar);
+  return absl::OkStatus();
 }
 
 // Some templates open the reasoning themselves.
@@ -105,6 +120,7 @@ void ApiHandler::Chat(Call& call) {
   if (!model.ok()) return Refuse(call, model.status());
   call.request.body = {};  // a long stream should not hold it
   AnswerParserOptions parser = ParserOptions((*generator)->engine(), parsed->request.conversation);
+  if (absl::Status status = RequireCall(parser.format, parsed->request); !status.ok()) return Refuse(call, status);
   if (HasControlTokenMarkers(parser.format)) parsed->request.params.skips_special_tokens = false;
   const Caller caller = MakeCaller(call, "chat");
   auto answer = std::make_shared<Answer>(

@@ -274,15 +274,18 @@ absl::StatusOr<Request> GeneratorImpl::MakeRequest(const Job& job, const std::ve
   request.prompt_tokens = prompt;
   request.sampling = MakeSampling(params);
   request.max_new_tokens = *max_new_tokens;
-  request.min_new_tokens = params.min_tokens;
+  // A grammar says where the answer is over; going on behind it is impossible.
+  request.min_new_tokens = params.grammar == nullptr ? params.min_tokens : 0;
   request.stop_token_ids = params.stop_token_ids;
   request.kind = job.kind;
-  if (!params.ignores_eos) {
+  request.grammar = params.grammar;
+  const bool ignores_eos = params.ignores_eos && params.grammar == nullptr;
+  if (!ignores_eos) {
     const std::vector<int32_t>& eos = engine_.model().eos_token_ids;
     request.stop_token_ids.insert(request.stop_token_ids.end(), eos.begin(), eos.end());
   }
   // The scheduler ignores every stop token of such a request; the client's own still count, so they alone are given.
-  request.ignore_eos = params.ignores_eos && request.stop_token_ids.empty();
+  request.ignore_eos = ignores_eos && request.stop_token_ids.empty();
   return request;
 }
 

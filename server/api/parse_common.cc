@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "engine/grammar/json_schema.h"
+#include "engine/text/template_json.h"
 #include "server/api/api_error.h"
 
 namespace millrace {
@@ -36,6 +38,12 @@ bool ReadTokenList(const json& list, std::vector<int32_t>& tokens) {
     tokens.push_back(item.get<int32_t>());
   }
   return true;
+}
+
+void RefuseOtherGuides(JsonFields& fields) {
+  for (const char* name : {"structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"}) {
+    fields.RefuseUnlessNull(name);
+  }
 }
 
 }  // namespace
@@ -99,19 +107,32 @@ void RefuseStreamedPromptLogprobs(JsonFields& fields, const GenerationParams& pa
   fields.Fail("prompt_logprobs", "is not available when 'stream' is true", kUnsupportedValue);
 }
 
-void RefuseStructuredOutput(JsonFields& fields) {
-  if (const json* format = fields.Find("response_format")) {
-    const json type = format->is_object() && format->contains("type") ? (*format)["type"] : json();
-    if (!type.is_string()) {
-      fields.Fail("response_format", "must be an object with a 'type'", kInvalidType);
-    } else if (type != "text") {
-      fields.Fail("response_format", absl::StrCat("of type '", type.get<std::string>(), "' is not supported yet"),
-                  kUnsupportedValue);
-    }
+// The schema is read from the body once more: json sorts its members, and their order is that of the answer.
+void ReadResponseFormat(JsonFields& fields, std::string_view body, GenerationParams& params) {
+  constexpr char kName[] = "response_format";
+  RefuseOtherGuides(fields);
+  const json* format = fields.Find(kName);
+  if (format == nullptr) return;
+  const json type = format->is_object() && format->contains("type") ? (*format)["type"] : json();
+  if (!type.is_string()) return fields.Fail(kName, "must be an object with a 'type'", kInvalidType);
+  if (type == "text") return;
+  if (type == "json_object") {
+    params.grammar = AnyJsonObject();
+    return;
   }
-  for (const char* name : {"structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"}) {
-    fields.RefuseUnlessNull(name);
+  if (type != "json_schema") {
+    return fields.Fail(kName, "must be of type 'text', 'json_object' or 'json_schema'", kUnsupportedValue);
   }
+  const json* outer = format->contains("json_schema") ? &(*format)["json_schema"] : nullptr;
+  if (outer == nullptr || !outer->is_object() || !outer->contains("schema")) {
+    return fields.Fail(kName, "needs json_schema: {name, schema}", kMissingParameter);
+  }
+  const auto ordered = ParseJsonValue(body);
+  if (!ordered.ok()) return fields.Fail(kName, std::string(ordered.status().message()));
+  const TemplateDict& wrapper = ordered->as_dict().Find(kName)->as_dict().Find("json_schema")->as_dict();
+  auto grammar = CompileJsonSchema(*wrapper.Find("schema"));
+  if (!grammar.ok()) return fields.Fail(kName, std::string(grammar.status().message()), kUnsupportedValue);
+  params.grammar = *std::move(grammar);
 }
 
 void ReadPrompts(JsonFields& fields, const char* name, std::vector<Prompt>& prompts) {

@@ -17,8 +17,8 @@ void ReadSampling(JsonFields& fields, GenerationParams& params);
 void ReadStream(JsonFields& fields, StreamChoices& stream);
 // Refuses what vLLM refuses too: chunks have no place for the prompt's log-probabilities.
 void RefuseStreamedPromptLogprobs(JsonFields& fields, const GenerationParams& params, const StreamChoices& stream);
-// Refuses structured output until it exists, naming the field.
-void RefuseStructuredOutput(JsonFields& fields);
+// response_format as a grammar; other ways to ask for structure are refused. `body`: what `fields` was parsed from.
+void ReadResponseFormat(JsonFields& fields, std::string_view body, GenerationParams& params);
 // "prompt" or "input": a string, strings, token ids, or lists of token ids.
 void ReadPrompts(JsonFields& fields, const char* name, std::vector<Prompt>& prompts);
 // messages, tools, chat_template_kwargs, add_generation_prompt, ... `text`: the body that `fields` was parsed from.

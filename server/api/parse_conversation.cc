@@ -147,16 +147,34 @@ void ReadMessages(JsonFields& fields, OrderedBody& body, std::vector<ChatMessage
   }
 }
 
+// tool_choice "required" or {type: function, function: {name}}: what must be called. REQUIRES: tools were checked.
+void ReadRequiredTools(JsonFields& fields, const json& tools, ChatRequest& request) {
+  bool may_repeat = true;
+  fields.Read("parallel_tool_calls", may_repeat);
+  const json* choice = fields.Find("tool_choice");
+  if (choice == nullptr || (!choice->is_object() && *choice != "required")) return;
+  const json* function = choice->is_object() && choice->contains("function") ? &(*choice)["function"] : nullptr;
+  const bool is_named = choice->is_object();
+  if (is_named && (function == nullptr || !function->is_object() || !function->contains("name"))) {
+    return fields.Fail("tool_choice", "must be 'auto', 'none', 'required' or {type: function, function: {name}}");
+  }
+  request.calls_once = is_named || !may_repeat;
+  for (const json& tool : tools) {
+    const json& name = tool["function"]["name"];
+    if (!is_named || name == (*function)["name"]) request.required_tools.push_back(name.get<std::string>());
+  }
+  if (request.required_tools.empty()) fields.Fail("tool_choice", "names a function that 'tools' does not have");
+}
+
 // Tools reach the template as they are; nothing is offered with tool_choice "none".
-void ReadTools(JsonFields& fields, OrderedBody& body, Conversation& conversation) {
+void ReadTools(JsonFields& fields, OrderedBody& body, ChatRequest& request) {
   const json* tools = fields.Find("tools");
   const json* choice = fields.Find("tool_choice");
   if (choice != nullptr && !choice->is_string() && !choice->is_object()) {
     fields.Fail("tool_choice", "must be a string or an object", kInvalidType);
   }
-  if (choice != nullptr && (choice->is_object() || *choice == "required")) {
-    fields.Fail("tool_choice", "is only supported as 'auto' or 'none' yet", kUnsupportedValue);
-  }
+  const bool demands_call = choice != nullptr && (choice->is_object() || *choice == "required");
+  if (demands_call && (tools == nullptr || tools->empty())) return fields.Fail("tool_choice", "needs 'tools'");
   if (tools == nullptr) return;
   if (!tools->is_array()) {
     return fields.Fail("tools", absl::StrCat("must be a list, not ", tools->type_name()), kInvalidType);
@@ -169,10 +187,11 @@ void ReadTools(JsonFields& fields, OrderedBody& body, Conversation& conversation
       return fields.Fail("tools", "must hold {type: function, function: {name, description, parameters}}");
     }
   }
+  ReadRequiredTools(fields, *tools, request);
   if (tools->empty() || (choice != nullptr && *choice == "none")) return;
   auto value = body.Member("tools");
   if (!value.ok()) return fields.Fail("tools", std::string(value.status().message()));
-  conversation.tools = *std::move(value);
+  request.conversation.tools = *std::move(value);
 }
 
 }  // namespace
@@ -181,7 +200,7 @@ void ReadConversation(JsonFields& fields, std::string_view text, ChatRequest& re
   Conversation& conversation = request.conversation;
   OrderedBody body(text);
   ReadMessages(fields, body, conversation.messages);
-  ReadTools(fields, body, conversation);
+  ReadTools(fields, body, request);
   fields.Read("add_generation_prompt", conversation.adds_generation_prompt);
   fields.Read("continue_final_message", conversation.continues_final_message);
   if (conversation.continues_final_message) {

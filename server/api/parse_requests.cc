@@ -47,7 +47,7 @@ absl::StatusOr<ParsedCompletion> ParseCompletion(std::string_view body) {
   fields.ReadInt("best_of", 1, 128, params.best_of);
   fields.ReadInt("logprobs", 0, 1024, params.num_logprobs);
   fields.RefuseUnlessNull("suffix");
-  RefuseStructuredOutput(fields);
+  ReadResponseFormat(fields, body, params);
   if (params.max_tokens == 0 && !params.wants_echo) fields.Fail("max_tokens", "must be at least 1 without 'echo'");
   if (params.best_of > params.num_choices && parsed.stream.mode == AnswerMode::kStream) {
     fields.Fail("best_of", "cannot be streamed when it is greater than 'n'", kUnsupportedValue);
@@ -70,7 +70,7 @@ absl::StatusOr<ParsedChat> ParseChat(std::string_view body) {
   ReadStream(fields, parsed.stream);
   RefuseStreamedPromptLogprobs(fields, request.params, parsed.stream);
   fields.Read("add_special_tokens", request.adds_special_tokens);
-  RefuseStructuredOutput(fields);
+  ReadResponseFormat(fields, body, request.params);
   if (!fields.status().ok()) return fields.status();
   return parsed;
 }

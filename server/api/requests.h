@@ -2,6 +2,7 @@
 #pragma once
 // What clients ask, free of any wire format: HTTP's JSON and gRPC's messages both become these. Plain data.
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -47,6 +48,7 @@ struct GenerationParams {
   int32_t num_prompt_logprobs = -1;
   bool wants_echo = false;  // completions: the prompt's text comes first
   int32_t priority = 0;
+  std::shared_ptr<const Grammar> grammar;  // what the answer may be; null: anything
 };
 
 using Prompt = std::variant<std::string, std::vector<int32_t>>;
@@ -61,7 +63,9 @@ struct CompletionRequest {
 struct ChatRequest {
   std::string model;
   Conversation conversation;
-  bool adds_special_tokens = false;  // templates write their own
+  bool adds_special_tokens = false;         // templates write their own
+  std::vector<std::string> required_tools;  // one of them must be called; empty: the model decides
+  bool calls_once = false;                  // and only one
   GenerationParams params;
 };
 

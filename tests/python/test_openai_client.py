@@ -91,7 +91,8 @@ def test_embeddings_have_unit_length(client):
     (dict(messages=[]), openai.BadRequestError, "messages", "invalid_value"),
     (dict(messages="text"), openai.BadRequestError, "messages", "invalid_type"),
     (dict(messages=[{"content": "text"}]), openai.BadRequestError, "messages[0].role", "missing_required_parameter"),
-    (dict(response_format={"type": "json_object"}), openai.BadRequestError, "response_format", "unsupported_value"),
+    (dict(response_format={"type": "json_schema", "json_schema": {"name": "s", "schema": {"not": {}}}}),
+     openai.BadRequestError, "response_format", "unsupported_value"),
     (dict(stream=True, extra_body={"prompt_logprobs": 1}), openai.BadRequestError, "prompt_logprobs",
      "unsupported_value"),
 ])
@@ -147,3 +148,40 @@ def test_a_streamed_call_is_the_same_call(client):
     [streamed] = choice.message.tool_calls
     assert (streamed.function.name, streamed.function.arguments) == (call.function.name, call.function.arguments)
 
+
+
+def test_an_answer_satisfies_its_schema(client):
+    schema = {"type": "object", "required": ["city", "people"], "additionalProperties": False, "properties": {
+        "city": {"type": "string", "maxLength": 20}, "people": {"type": "integer", "minimum": 1, "maximum": 99}}}
+    answers = client.chat.completions.create(
+        model="millrace-tiny", messages=[{"role": "user", "content": "A city, please."}], temperature=1, n=4, seed=1, max_tokens=120,
+        response_format={"type": "json_schema", "json_schema": {"name": "city", "strict": True, "schema": schema}})
+    for choice in answers.choices:
+        assert choice.finish_reason == "stop"
+        city = json.loads(choice.message.content)
+        assert list(city) == ["city", "people"] and len(city["city"]) <= 20 and 1 <= city["people"] <= 99
+
+
+def test_any_object_and_completions(client):
+    answer = client.completions.create(model="millrace-tiny", prompt="Here is some JSON: ", temperature=0, max_tokens=200,
+                                       extra_body={"response_format": {"type": "json_object"}})
+    if answer.choices[0].finish_reason == "stop":
+        assert isinstance(json.loads(answer.choices[0].text), dict)
+    assert answer.choices[0].text.startswith("{")
+
+
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {
+    "type": "object", "required": ["city", "days"], "additionalProperties": False, "properties": {
+        "city": {"type": "string", "maxLength": 16}, "days": {"type": "integer", "minimum": 1, "maximum": 7}}}}}
+
+
+def test_a_required_call_is_made_and_valid_at_any_temperature(client):
+    for choice in ("required", {"type": "function", "function": {"name": "weather"}}):
+        answers = client.chat.completions.create(
+            model="millrace-tiny", messages=[{"role": "user", "content": "Good morning!"}], tools=[WEATHER], tool_choice=choice,
+            parallel_tool_calls=False, temperature=1, seed=3, n=25, max_tokens=120)
+        for answer in answers.choices:
+            [call] = answer.message.tool_calls
+            assert answer.finish_reason == "tool_calls" and answer.message.content is None and call.function.name == "weather"
+            arguments = json.loads(call.function.arguments)
+            assert list(arguments) == ["city", "days"] and len(arguments["city"]) <= 16 and 1 <= arguments["days"] <= 7

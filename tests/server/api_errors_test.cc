@@ -49,7 +49,6 @@ TEST_CASE("Errors: wrong types and values name their field", "[api]") {
           "invalid_type");
   refused({{"top_logprobs", 2}}, "top_logprobs");
   refused({{"logprobs", true}, {"top_logprobs", 21}}, "top_logprobs");
-  refused({{"response_format", {{"type", "json_object"}}}}, "response_format", "unsupported_value");
   refused({{"messages", json::array()}}, "messages");
   refused({{"messages", "hi"}}, "messages", "invalid_type");
   refused({{"messages", {{{"content", "no role"}}}}}, "messages[0].role", "missing_required_parameter");
@@ -75,6 +74,25 @@ TEST_CASE("Errors: wrong types and values name their field", "[api]") {
   const char* no_text = R"({"messages":[{"role":"user","content":[{"type":"text"}]}]})";
   CheckRefused(f.Call("POST", "/v1/chat/completions", no_text), 400, "messages[0].content.text",
                "missing_required_parameter");
+  CHECK(f.engine->submitted().empty());
+}
+
+TEST_CASE("Errors: structures and calls that cannot be had name their field", "[api]") {
+  ApiFixture f;
+  const auto refused = [&](json more, const std::string& param, const std::string& code = "invalid_value") {
+    INFO(more.dump());
+    CheckRefused(f.Post("/v1/chat/completions", ChatBody(std::move(more))), 400, param, code);
+  };
+  refused({{"response_format", {{"type", "xml"}}}}, "response_format", "unsupported_value");
+  refused({{"response_format", "json_object"}}, "response_format", "invalid_type");
+  refused({{"response_format", {{"type", "json_schema"}}}}, "response_format", "missing_required_parameter");
+  const json schema = {{"properties", {{"a", {{"oneOf", json::array()}}}}}};
+  refused({{"response_format", {{"type", "json_schema"}, {"json_schema", {{"name", "s"}, {"schema", schema}}}}}},
+          "response_format", "unsupported_value");
+  refused({{"tool_choice", "required"}}, "tool_choice");
+  const json tools = {{{"type", "function"}, {"function", {{"name", "f"}}}}};
+  refused({{"tools", tools}, {"tool_choice", {{"type", "function"}, {"function", {{"name", "g"}}}}}}, "tool_choice");
+  refused({{"tools", tools}, {"tool_choice", {{"type", "function"}}}}, "tool_choice");
   CHECK(f.engine->submitted().empty());
 }
 

@@ -462,5 +462,24 @@ TEST_CASE("Information routes", "[api]") {
   }
 }
 
+TEST_CASE("Structured output: each choice gets the schema's grammar, and plain text gets none", "[api]") {
+  ApiFixture f({.answer = "{}"});
+  const json object = {{"type", "json_object"}};
+  const json schema = {{"type", "json_schema"}, {"json_schema", {{"name", "s"}, {"schema", {{"type", "object"}}}}}};
+  CHECK(
+      f.Post("/v1/chat/completions", ChatBody({{"response_format", schema}, {"n", 2}, {"ignore_eos", true}})).status ==
+      200);
+  CHECK(f.Post("/v1/completions", {{"prompt", "a"}, {"response_format", object}}).status == 200);
+  CHECK(f.Post("/v1/chat/completions", ChatBody({{"response_format", {{"type", "text"}}}})).status == 200);
+  const std::vector<Request> requests = f.engine->submitted();
+  REQUIRE(requests.size() == 4);
+  CHECK(requests[0].grammar != nullptr);
+  CHECK(requests[0].grammar == requests[1].grammar);
+  CHECK_FALSE(requests[0].ignore_eos);  // the grammar says where the answer ends
+  CHECK_FALSE(requests[0].stop_token_ids.empty());
+  CHECK(requests[2].grammar != nullptr);
+  CHECK(requests[3].grammar == nullptr);
+}
+
 }  // namespace
 }  // namespace millrace
