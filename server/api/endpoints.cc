@@ -121,6 +121,8 @@ void ApiHandler::Chat(Call& call) {
   call.request.body = {};  // a long stream should not hold it
   AnswerParserOptions parser = ParserOptions((*generator)->engine(), parsed->request.conversation);
   if (absl::Status status = RequireCall(parser.format, parsed->request); !status.ok()) return Refuse(call, status);
+  // An answer with a grammar begins with its JSON, even where the template has opened the reasoning.
+  if (parsed->request.params.grammar != nullptr) parser.splits_reasoning = false;
   if (HasControlTokenMarkers(parser.format)) parsed->request.params.skips_special_tokens = false;
   const Caller caller = MakeCaller(call, "chat");
   auto answer = std::make_shared<Answer>(

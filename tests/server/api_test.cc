@@ -360,6 +360,17 @@ TEST_CASE("Chat: reasoning has a field of its own", "[api]") {
   CHECK(reasoning == "Hm.");
 }
 
+TEST_CASE("Chat: an answer in JSON is content from its first byte", "[api]") {
+  ApiFixture f({.answer = R"({"t": "</think>"})"});
+  const json asked = ChatBody({{"max_tokens", 400},
+                               {"response_format", {{"type", "json_object"}}},
+                               {"messages", {{{"role", "user"}, {"content", "Answer in JSON. <think>"}}}},
+                               {"add_generation_prompt", false}});
+  const json message = f.Post("/v1/chat/completions", asked).json["choices"][0]["message"];
+  CHECK(message["content"] == R"({"t": "</think>"})");
+  CHECK_FALSE(message.contains("reasoning_content"));
+}
+
 TEST_CASE("Completions: prompts as text, list, ids and lists of ids", "[api]") {
   ApiFixture f({.answer = "ok"});
   for (const json& prompt : {json("ab"), json{"ab", "cd"}, json{97, 98}, json{{97, 98}, {99}}}) {
