@@ -44,8 +44,6 @@ std::string_view Trim(std::string_view text) {
   return last == std::string_view::npos ? std::string_view() : text.substr(0, last + 1);
 }
 
-using Slices = std::vector<std::pair<std::string_view, std::string_view>>;
-
 // The text of a JSON string; false for anything else.
 bool ReadString(std::string_view json, std::string& out) {
   const auto value = ParseJsonValue(json);
