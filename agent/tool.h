@@ -25,7 +25,8 @@ struct ToolCall {
 // What the model reads. A tool's failure is a result too: the model may do better in its next turn.
 struct ToolResult {
   bool is_error = false;
-  std::string text;  // UTF-8 is not promised; at most kMaxToolResultBytes
+  bool is_transient = false;  // the same call may succeed a moment later
+  std::string text;           // UTF-8 is not promised; at most kMaxToolResultBytes
 };
 
 inline ToolResult ToolError(std::string text) { return {.is_error = true, .text = std::move(text)}; }
@@ -38,6 +39,8 @@ class Tool {
   virtual std::string_view name() const = 0;
   virtual std::string_view description() const = 0;  // for the model
   virtual std::string_view parameters() const = 0;   // JSON schema of the arguments
+  // Whether calling twice does no more than calling once, so that a failed call may be tried again.
+  virtual bool is_idempotent() const { return false; }
 
   // Blocks until there is a result, the deadline has come or the call is cancelled; the last two are errors. Checks the
   // arguments itself.

@@ -21,6 +21,7 @@ class HttpGetTool : public Tool {
     return R"({"type":"object","properties":{"url":{"type":"string"}},"required":["url"],)"
            R"("additionalProperties":false})";
   }
+  bool is_idempotent() const override { return true; }
   ToolResult Call(std::string_view arguments, absl::Time deadline, const Cancellation& cancellation) override;
 
  private:
