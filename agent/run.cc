@@ -137,6 +137,7 @@ Turn Run::TakeTurn() {
 
 void Run::OnDelta(TurnDelta&& delta) {
   const int32_t turn = result_.num_turns;
+  if (delta.num_prompt_tokens > 0) sink_(PromptTaken{.turn = turn, .num_prompt_tokens = delta.num_prompt_tokens});
   if (!delta.reasoning.empty()) sink_(ReasoningPiece{.turn = turn, .text = std::move(delta.reasoning)});
   if (!delta.text.empty()) sink_(TextPiece{.turn = turn, .text = std::move(delta.text)});
   for (ToolCall& call : delta.calls) {

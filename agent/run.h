@@ -64,6 +64,11 @@ enum class CallOwner : uint8_t { kServer, kClient };
 struct TurnBegan {
   int32_t turn = 0;
 };
+// The turn's prompt is no longer refused, only waited for. Left out where the model does not say.
+struct PromptTaken {
+  int32_t turn = 0;
+  int64_t num_prompt_tokens = 0;
+};
 struct ReasoningPiece {
   int32_t turn = 0;
   std::string text;
@@ -94,7 +99,8 @@ struct RunEnded {
   absl::Status status;
   TurnUsage usage;  // of all turns
 };
-using RunEvent = std::variant<TurnBegan, ReasoningPiece, TextPiece, CallMade, CallAnswered, TurnEnded, RunEnded>;
+using RunEvent =
+    std::variant<TurnBegan, PromptTaken, ReasoningPiece, TextPiece, CallMade, CallAnswered, TurnEnded, RunEnded>;
 // Called on the run's thread alone; may block it for a moment.
 using RunSink = std::function<void(RunEvent&&)>;
 

@@ -27,6 +27,7 @@ struct TurnRequest {
 
 // A piece of a turn, in the order in which the model wrote it. A call comes whole.
 struct TurnDelta {
+  int64_t num_prompt_tokens = 0;  // not 0, in the first delta alone: the prompt was taken, and is this long
   std::string reasoning;
   std::string text;
   std::vector<ToolCall> calls;

@@ -25,6 +25,7 @@ struct Ran {
 
 std::string Line(const RunEvent& event) {
   if (const auto* began = std::get_if<TurnBegan>(&event)) return absl::StrCat("turn ", began->turn);
+  if (const auto* taken = std::get_if<PromptTaken>(&event)) return absl::StrCat("prompt ", taken->num_prompt_tokens);
   if (const auto* piece = std::get_if<ReasoningPiece>(&event)) return "think " + piece->text;
   if (const auto* piece = std::get_if<TextPiece>(&event)) return "say " + piece->text;
   if (const auto* made = std::get_if<CallMade>(&event)) {
@@ -94,6 +95,15 @@ TEST_CASE("RunAgent: an unknown tool is a result that names the ones there are")
   const Ran ran = DoRun(model, {.tools = {Echo("echo"), Echo("other")}});
   CHECK(ran.result.end == RunEnd::kAnswered);
   CHECK(ran.events[2] == "result 0 error there is no tool 'ech'; there are: echo, other");
+}
+
+TEST_CASE("RunAgent: tells that a turn's prompt was taken, before what the model writes") {
+  Turn turn = SaysText("done");
+  turn.usage.num_prompt_tokens = 7;
+  ScriptedModel model({turn});
+  model.tells_prompt = true;
+  CHECK(DoRun(model, {}).events ==
+        std::vector<std::string>{"turn 0", "prompt 7", "say done", "end of turn 0", "end answered"});
 }
 
 TEST_CASE("RunAgent: two tools of one name are refused") {

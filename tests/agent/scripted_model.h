@@ -22,11 +22,13 @@ class ScriptedModel : public TurnModel {
   // One turn after the other; beyond the last, the last again. A hook may look at what is asked, or cancel.
   explicit ScriptedModel(std::vector<Turn> turns) : turns_(std::move(turns)) {}
   std::function<void(int turn)> before_turn;
+  bool tells_prompt = false;  // as the server's model does
 
   Turn Run(const TurnRequest& request, const std::function<void(TurnDelta&&)>& sink, const Cancellation&) override {
     if (before_turn) before_turn(static_cast<int>(asked_.size()));
     Turn turn = turns_[std::min(asked_.size(), turns_.size() - 1)];
     asked_.push_back({request.conversation, request.required_tools, request.max_output_tokens});
+    if (tells_prompt && turn.status.ok()) sink({.num_prompt_tokens = turn.usage.num_prompt_tokens});
     if (!turn.reasoning.empty()) sink({.reasoning = turn.reasoning});
     if (!turn.text.empty()) sink({.text = turn.text});
     for (const ToolCall& call : turn.calls) sink({.calls = {call}});
