@@ -10,6 +10,7 @@ pkg_check_modules(SIMDJSON REQUIRED IMPORTED_TARGET simdjson)
 pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
 find_package(OpenSSL 3.0 REQUIRED)
 if(MILLRACE_WITH_SERVER)
+  pkg_check_modules(SQLITE REQUIRED IMPORTED_TARGET sqlite3)
   find_package(Protobuf REQUIRED)  # Module mode: Debian ships no config file for it.
   find_package(gRPC REQUIRED CONFIG)
   find_package(nlohmann_json REQUIRED CONFIG)
