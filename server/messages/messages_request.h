@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// POST /v1/messages (Anthropic's) as a typed request. Wire JSON ends here. Pure functions, any thread; InvalidArgument
+// names the field at fault.
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "server/api/requests.h"
+
+namespace millrace {
+
+struct MessagesRequest {
+  ChatRequest chat;  // params.max_tokens is set, unless only a count was asked for
+  AnswerMode mode = AnswerMode::kWhole;
+  bool shows_thinking = true;
+};
+
+// What is asked: an answer, or only how many tokens the prompt has (which needs no max_tokens).
+enum class MessagesPurpose : uint8_t { kAnswer, kCount };
+
+absl::StatusOr<MessagesRequest> ParseMessages(std::string_view body, MessagesPurpose purpose);
+
+}  // namespace millrace
