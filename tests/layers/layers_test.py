@@ -34,12 +34,14 @@ LIBRARIES = {
                 r"cublasLt\.h", r"dlfcn\.h"],
     "engine": [r"simdjson\.h", r"unicode/.*", r"pcre2\.h", r"openssl/evp\.h", r"curl/curl\.h", r"unistd\.h", r"fcntl\.h",
                r"pwd\.h", r"sys/(file|mman|stat)\.h"],
+    "cache": [r"hiredis/hiredis\.h", r"openssl/evp\.h"],
 }
 FORBIDDEN = {
     "scheduler": [r"\bcuda", r"\bjson\b", r"std::thread", r"absl::Now\(", r"std::mutex", r"absl::Mutex"],
     "kernels": [r"nlohmann", r"prometheus", r"\bgrpc"],
     "engine": [r"nlohmann", r"prometheus/", r"\bgrpc", r"boost/"],
     "agent": [r"boost/", r"\bgrpc", r"prometheus/"],
+    "cache": [r"nlohmann", r"\bgrpc", r"prometheus/", r"boost/"],
 }
 ENDINGS = {".h", ".cc", ".cu", ".cuh"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]')
