@@ -78,28 +78,32 @@ void GrammarBuilder::Marker(int32_t from, const std::string& marker, int32_t to)
 }
 
 // The automaton of Knuth, Morris and Pratt: state i has read the marker's first i bytes.
-void GrammarBuilder::TextUntil(int32_t from, const std::string& marker, int32_t to) {
+void GrammarBuilder::TextUntil(int32_t from, const std::string& marker, const TextSpan& span) {
   const int found = MarkerSymbol(marker);
-  std::vector<int32_t> states = {from};
+  std::vector<int32_t> states = {span.not_first.empty() ? from : NewState()};
   for (size_t i = 1; i < marker.size(); ++i) states.push_back(NewState());
-  states.push_back(to);
-  const auto next = [&](size_t matched, char byte) {
-    std::string text = marker.substr(0, matched) + byte;
+  states.push_back(span.behind);
+  const auto next = [&](size_t matched, int byte) {
+    std::string text = marker.substr(0, matched) + static_cast<char>(byte);
     while (!marker.starts_with(text)) text.erase(0, 1);
     return states[text.size()];
   };
-  for (size_t i = 0; i < marker.size(); ++i) {
+  const auto emit = [&](int32_t state, size_t matched, std::string_view excluded) {
+    const auto is_excluded = [&](int byte) { return excluded.find(static_cast<char>(byte)) != std::string_view::npos; };
     for (int low = 0; low < 256;) {
-      const int32_t target = next(i, static_cast<char>(low));
+      const int32_t target = next(matched, low);
       int high = low;
-      while (high < 255 && next(i, static_cast<char>(high + 1)) == target) ++high;
-      Symbols(states[i], {low, high}, target);
+      while (high < 255 && next(matched, high + 1) == target && !is_excluded(high) && !is_excluded(high + 1)) ++high;
+      if (!is_excluded(low)) Symbols(state, {low, high}, target);
       low = high + 1;
     }
     for (int symbol = kFirstMarker; symbol <= kOtherControl; ++symbol) {
-      Symbols(states[i], {symbol, symbol}, symbol == found ? to : from);
+      Symbols(state, {symbol, symbol}, symbol == found ? span.behind : states[0]);
     }
-  }
+    if (span.end >= 0) Empty(state, span.end);
+  };
+  for (size_t i = 0; i < marker.size(); ++i) emit(states[i], i, {});
+  if (states[0] != from) emit(from, 0, span.not_first);
 }
 
 absl::StatusOr<std::shared_ptr<const Grammar>> GrammarBuilder::Build(int32_t root_rule) {

@@ -77,8 +77,13 @@ class GrammarBuilder {
   void LiteralTo(int32_t from, std::string_view text, int32_t to) { Empty(Literal(from, text), to); }
   // The marker, spelt out or as the vocabulary's control token. REQUIRES: at most kMaxMarkers different ones.
   void Marker(int32_t from, const std::string& marker, int32_t to);
+  struct TextSpan {
+    int32_t behind = 0;               // the marker
+    int32_t end = -1;                 // where a text without the marker leads at any time; -1: nowhere
+    std::string_view not_first = {};  // bytes it does not begin with
+  };
   // Any text in which the marker first occurs at its end. Other control tokens may stand in it.
-  void TextUntil(int32_t from, const std::string& marker, int32_t to);
+  void TextUntil(int32_t from, const std::string& marker, const TextSpan& span);
 
   bool is_full() const { return is_full_; }
   // InvalidArgument: too large, a rule that calls itself before it reads anything, or no finite text at all.

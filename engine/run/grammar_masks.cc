@@ -2,6 +2,11 @@
 #include "engine/run/grammar_masks.h"
 
 namespace millrace {
+namespace {
+
+constexpr size_t kMaxKeptAutomata = 8;
+
+}  // namespace
 
 void GrammarMasks::BeginStep(const StepPlan& plan) {
   ++step_;
@@ -18,6 +23,9 @@ std::shared_ptr<GrammarAutomaton> GrammarMasks::FindAutomaton(const std::shared_
   std::weak_ptr<GrammarAutomaton>& known = automata_[grammar.get()];
   std::shared_ptr<GrammarAutomaton> automaton = known.lock();
   if (automaton == nullptr) known = automaton = std::make_shared<GrammarAutomaton>(grammar, vocabulary_);
+  newest_.remove(automaton);
+  newest_.push_front(automaton);
+  if (newest_.size() > kMaxKeptAutomata) newest_.pop_back();
   return automaton;
 }
 

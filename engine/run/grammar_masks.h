@@ -3,6 +3,7 @@
 // GrammarMasks: what the sequences of a step may say next. Keeps a matcher for each sequence of the last step that has
 // a grammar; one that was away (preempted, say) is read again from its output. Owned by the runner, engine thread only.
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <vector>
 
@@ -37,8 +38,10 @@ class GrammarMasks {
   const TokenVocabulary& vocabulary_;
   uint64_t step_ = 0;
   absl::flat_hash_map<RequestId, Entry> entries_;
-  // Shared by the choices of a request; gone with the last of them.
+  // Shared by the sequences of a grammar; gone with the last of them, but for the newest: whoever comes with the same
+  // tools finds their masks.
   absl::flat_hash_map<const Grammar*, std::weak_ptr<GrammarAutomaton>> automata_;
+  std::list<std::shared_ptr<GrammarAutomaton>> newest_;
 };
 
 }  // namespace millrace

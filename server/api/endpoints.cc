@@ -5,9 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "engine/grammar/tool_calls.h"
 #include "engine/load/model_info.h"
-#include "engine/text/answer_parser.h"
 #include "engine/text/tokenizer.h"
 #include "server/api/answer.h"
 #include "server/api/api_call.h"
@@ -15,6 +13,7 @@
 #include "server/api/embedding_format.h"
 #include "server/api/json_writer.h"
 #include "server/api/parse_requests.h"
+#include "server/api/tool_calling.h"
 
 namespace millrace {
 namespace {
@@ -38,42 +37,6 @@ CompletionFormatOptions::Echo MakeEcho(const Tokenizer& tokenizer, const Prompt&
     echo.tokens.push_back({.token = token, .bytes = std::string(tokenizer.TokenBytes(token))});
   }
   return echo;
-}
-
-// How a chat's answer is taken apart: calls where tools were offered, reasoning where the template knows it.
-AnswerParserOptions ParserOptions(const Engine& engine, const Conversation& conversation) {
-  AnswerParserOptions options;
-  if (engine.chat_template() == nullptr) return options;
-  options.splits_reasoning = HasReasoning(*engine.chat_template());
-  if (!conversation.tools.is_list()) return options;
-  options.format = DetectToolCallFormat(*engine.chat_template());
-  for (const TemplateValue& tool : conversation.tools.as_list().items) {
-    const TemplateValue* function = tool.is_dict() ? tool.as_dict().Find("function") : nullptr;
-    const TemplateValue* name = function != nullptr && function->is_dict() ? function->as_dict().Find("name") : nullptr;
-    if (name != nullptr && name->is_string()) options.tool_names.emplace_back(name->text());
-  }
-  return options;
-}
-
-// Where a tool must be called, the answer's grammar is that of the model's calls.
-absl::Status RequireCall(ToolCallFormat format, ChatRequest& request) {
-  if (request.required_tools.empty()) return absl::OkStatus();
-  if (format != ToolCallFormat::kHermes) {
-    return ParamError("tool_choice", "can only be 'auto' or 'none' with this model's way of calling",
-                      kUnsupportedValue);
-  }
-  auto grammar = CompileHermesCalls(request.conversation.tools, request.required_tools,
-                                    request.calls_once ? CallCount::kOne : CallCount::kAny);
-  if (!grammar.ok()) return ParamError("tools", std::string(grammar.status().message()), kUnsupportedValue);
-  request.params.grammar = *std::move(grammar);
-  return absl::OkStatus();
-}
-
-// Some templates open the reasoning themselves.
-bool EndsInReasoning(const Tokenizer& tokenizer, std::span<const int32_t> prompt) {
-  constexpr size_t kMaxTokens = 16;  // of the marker and the white space behind it
-  const std::string end = tokenizer.Decode(prompt.last(std::min(kMaxTokens, prompt.size())), SkipSpecial::kNo);
-  return std::string_view(end).substr(0, end.find_last_not_of(" \t\r\n") + 1).ends_with("<think>");
 }
 
 void AppendModelObject(const ServerState& state, const std::string& name, std::string& out) {
@@ -119,11 +82,6 @@ void ApiHandler::Chat(Call& call) {
   auto model = ResolveModel(parts_.state, parsed->request.model);
   if (!model.ok()) return Refuse(call, model.status());
   call.request.body = {};  // a long stream should not hold it
-  AnswerParserOptions parser = ParserOptions((*generator)->engine(), parsed->request.conversation);
-  if (absl::Status status = RequireCall(parser.format, parsed->request); !status.ok()) return Refuse(call, status);
-  // An answer with a grammar begins with its JSON, even where the template has opened the reasoning.
-  if (parsed->request.params.grammar != nullptr) parser.splits_reasoning = false;
-  if (HasControlTokenMarkers(parser.format)) parsed->request.params.skips_special_tokens = false;
   const Caller caller = MakeCaller(call, "chat");
   auto answer = std::make_shared<Answer>(
       AnswerArgs{.writer = call.writer, .stream = parsed->stream, .keep_alive_interval = options_.keep_alive_interval});
@@ -132,8 +90,7 @@ void ApiHandler::Chat(Call& call) {
   });
   if (!generation.ok()) return RefuseWork(call, generation.status());
   const GenerationParams& params = parsed->request.params;
-  parser.starts_in_reasoning =
-      parser.splits_reasoning && EndsInReasoning((*generator)->engine().tokenizer(), (*generation)->prompts()[0]);
+  AnswerParserOptions parser = ParserOptions((*generator)->engine(), parsed->request, (*generation)->prompts()[0]);
   answer->Begin(*std::move(generation), MakeChatFormat(MakeHead("chatcmpl-", caller, *std::move(model)),
                                                        {.parser = std::move(parser),
                                                         .has_logprobs = params.num_logprobs >= 0,

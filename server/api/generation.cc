@@ -14,6 +14,7 @@
 #include "server/api/api_error.h"
 #include "server/api/delivery.h"
 #include "server/api/generation_state.h"
+#include "server/api/tool_calling.h"
 
 namespace millrace {
 namespace {
@@ -122,6 +123,7 @@ class GeneratorImpl : public Generator {
     if (absl::Status status = Check(job, 1); !status.ok()) return status;
     auto tokens = RenderChat(request);
     if (!tokens.ok()) return tokens.status();
+    if (auto status = call_grammars_.Constrain(engine_, *tokens, request, job.params); !status.ok()) return status;
     job.prompts.push_back(*std::move(tokens));
     return Start(std::move(job));
   }
@@ -160,6 +162,7 @@ class GeneratorImpl : public Generator {
   RequestObserver* const observer_;
   const Options options_;
   const size_t max_text_bytes_;  // of a prompt; longer ones are refused before they are tokenised
+  CallGrammars call_grammars_;
   std::vector<std::shared_ptr<DeliveryThread>> threads_;
   std::atomic<uint64_t> next_key_{1};
 };

@@ -151,6 +151,7 @@ void ReadMessages(JsonFields& fields, OrderedBody& body, std::vector<ChatMessage
 void ReadRequiredTools(JsonFields& fields, const json& tools, ChatRequest& request) {
   bool may_repeat = true;
   fields.Read("parallel_tool_calls", may_repeat);
+  request.calls_once = !may_repeat;
   const json* choice = fields.Find("tool_choice");
   if (choice == nullptr || (!choice->is_object() && *choice != "required")) return;
   const json* function = choice->is_object() && choice->contains("function") ? &(*choice)["function"] : nullptr;
@@ -158,7 +159,7 @@ void ReadRequiredTools(JsonFields& fields, const json& tools, ChatRequest& reque
   if (is_named && (function == nullptr || !function->is_object() || !function->contains("name"))) {
     return fields.Fail("tool_choice", "must be 'auto', 'none', 'required' or {type: function, function: {name}}");
   }
-  request.calls_once = is_named || !may_repeat;
+  request.calls_once |= is_named;
   for (const json& tool : tools) {
     const json& name = tool["function"]["name"];
     if (!is_named || name == (*function)["name"]) request.required_tools.push_back(name.get<std::string>());

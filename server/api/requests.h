@@ -65,7 +65,7 @@ struct ChatRequest {
   Conversation conversation;
   bool adds_special_tokens = false;         // templates write their own
   std::vector<std::string> required_tools;  // one of them must be called; empty: the model decides
-  bool calls_once = false;                  // and only one
+  bool calls_once = false;                  // at most one call
   GenerationParams params;
 };
 

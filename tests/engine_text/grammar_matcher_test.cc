@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Matchers on the bundled vocabulary: masks against every token tried one by one, texts drawn from masks against a
 // validator that knows no grammars.
-#include "engine/grammar/tool_calls.h"
 #include "tests/engine_text/schema_support.h"
 
 namespace millrace {
@@ -192,31 +191,6 @@ TEST_CASE("GrammarAutomaton: memory is bounded, and masks do not depend on what 
   }
   CHECK(num_trims > 0);
   CHECK(most <= GrammarAutomaton::kMaxStates + GrammarAutomaton::kMaxWalkStates * 2);
-}
-
-TEST_CASE("HermesCalls: markers come as the vocabulary's control tokens or spelt out, arguments as their schema says",
-          "[grammar]") {
-  Bundle bundle;
-  const TemplateValue tools = ParseOrDie(R"([{"type": "function", "function": {"name": "add", "parameters": {"type":
-      "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}}}, {"function": {"name": "stop"}}])");
-  const auto takes = [&](CallCount count, const std::string& text, SpecialTokens special) {
-    auto grammar = CompileHermesCalls(tools, {"add", "stop"}, count);
-    REQUIRE(grammar.ok());
-    GrammarMatcher matcher(std::make_shared<GrammarAutomaton>(*std::move(grammar), bundle.vocabulary));
-    for (const int32_t token : testing::EncodeOrDie(*bundle.tokenizer, text, special)) matcher.Accept(token);
-    return matcher.CanEnd();
-  };
-  const std::string add = "<tool_call>\n{\"name\": \"add\", \"arguments\": {\"n\": 3}}\n</tool_call>";
-  const std::string stop = "<tool_call>{\"name\": \"stop\", \"arguments\": {}}</tool_call>";
-  for (const SpecialTokens special : {SpecialTokens::kParse, SpecialTokens::kPlainText}) {
-    CHECK(takes(CallCount::kOne, add, special));
-    CHECK(takes(CallCount::kAny, add + "\n" + stop, special));
-    CHECK_FALSE(takes(CallCount::kOne, add + "\n" + stop, special));
-    CHECK_FALSE(takes(CallCount::kAny, "Sure. " + add, special));
-    CHECK_FALSE(takes(CallCount::kAny, "<tool_call>{\"name\": \"add\", \"arguments\": {}}</tool_call>", special));
-    CHECK_FALSE(takes(CallCount::kAny, add.substr(0, add.size() - 12), special));
-  }
-  CHECK_FALSE(CompileHermesCalls(tools, {"sub"}, CallCount::kOne).ok());
 }
 
 }  // namespace
