@@ -473,6 +473,30 @@ TEST_CASE("Information routes", "[api]") {
   }
 }
 
+TEST_CASE("Chat: calls are constrained where tools are offered, with one grammar for the same tools", "[api]") {
+  ApiFixture f;
+  const auto post = [&](json more, const json& parameters) {
+    more["tools"] = {{{"type", "function"}, {"function", {{"name", "f"}, {"parameters", parameters}}}}};
+    return f.Post("/v1/chat/completions", ChatBody(std::move(more))).status;
+  };
+  const json object = {{"type", "object"}}, hopeless = {{"oneOf", json::array()}};
+  CHECK(post({}, object) == 200);
+  CHECK(post({{"temperature", 0.5}}, object) == 200);
+  CHECK(post({{"parallel_tool_calls", false}}, object) == 200);
+  CHECK(post({{"tool_choice", "required"}}, object) == 200);
+  CHECK(post({{"tool_choice", "none"}}, object) == 200);
+  CHECK(post({}, hopeless) == 200);
+  CHECK(post({{"tool_choice", "required"}}, hopeless) == 400);
+  const std::vector<Request> requests = f.engine->submitted();
+  REQUIRE(requests.size() == 6);
+  CHECK(requests[0].grammar != nullptr);
+  CHECK(requests[1].grammar == requests[0].grammar);
+  CHECK(requests[2].grammar != requests[0].grammar);
+  CHECK(requests[3].grammar != requests[0].grammar);
+  CHECK(requests[4].grammar == nullptr);
+  CHECK(requests[5].grammar != nullptr);
+}
+
 TEST_CASE("Structured output: each choice gets the schema's grammar, and plain text gets none", "[api]") {
   ApiFixture f({.answer = "{}"});
   const json object = {{"type", "json_object"}};
