@@ -16,7 +16,7 @@ std::vector<TokenEvent> SchedulerImpl::Commit(const StepResult& result, absl::Ti
   for (size_t i = 0; i < plan_.sequences.size(); ++i) {
     const auto found = sequences_.find(plan_.sequences[i].id);
     if (found == sequences_.end() || found->second->num_planned == 0) continue;  // ended meanwhile
-    Learn(found->second.get(), result.sequences[i], &events);
+    Learn(found->second.get(), result.sequences[i], now, &events);
   }
   ClosePlan();
   ExpireDeadlines(now);
@@ -24,13 +24,14 @@ std::vector<TokenEvent> SchedulerImpl::Commit(const StepResult& result, absl::Ti
   return events;
 }
 
-void SchedulerImpl::Learn(Sequence* sequence, const SequenceResult& result, std::vector<TokenEvent>* events) {
+void SchedulerImpl::Learn(Sequence* sequence, const SequenceResult& result, absl::Time now,
+                          std::vector<TokenEvent>* events) {
   TokenEvent event;
   Describe(*sequence, &event);
   sequence->had_event = true;
   if (result.is_failed) {
     // Whatever spoiled the logits may lie in any of its pages: nobody shall find them again.
-    for (PageId page : sequence->pages) pool_.Forget(page);
+    for (PageId page : sequence->pages) ForgetPage(page);
     event.finish = FinishReason::kError;
     events->push_back(std::move(event));
     End(sequence);
@@ -40,11 +41,14 @@ void SchedulerImpl::Learn(Sequence* sequence, const SequenceResult& result, std:
   sequence->num_computed += sequence->num_planned;
   sequence->num_planned = 0;
   if (sequence->num_remaining() == 0) event.finish = Append(sequence, result, &event);
-  const bool is_finished = event.finish != FinishReason::kNone;
+  const FinishReason finish = event.finish;
+  const bool is_finished = finish != FinishReason::kNone;
   if (is_finished || event.is_first || !event.tokens.empty() || !event.prompt_logprobs.empty()) {
     events->push_back(std::move(event));
   }
-  if (is_finished) End(sequence);
+  if (!is_finished) return;
+  if (finish != FinishReason::kError) PinForSession(sequence, now);
+  End(sequence);
 }
 
 FinishReason SchedulerImpl::Append(Sequence* sequence, const SequenceResult& result, TokenEvent* event) {
@@ -90,7 +94,7 @@ void SchedulerImpl::ClosePlan() {
 
 std::vector<TokenEvent> SchedulerImpl::Abort() {
   MILLRACE_SCHEDULER_CHECK(is_open_, "only an open plan is aborted");
-  for (PageId page : named_in_open_plan_) pool_.Forget(page);
+  for (PageId page : named_in_open_plan_) ForgetPage(page);
   for (const PlannedSequence& planned : plan_.sequences) {
     const auto found = sequences_.find(planned.id);
     if (found == sequences_.end() || found->second->num_planned == 0) continue;

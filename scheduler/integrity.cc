@@ -53,7 +53,11 @@ absl::Status SchedulerImpl::CheckReferences() const {
   for (const Sequence* sequence : running_) {
     for (PageId page : sequence->pages) ++num_references[page];
   }
+  const std::vector<int32_t> num_pins = pins_.Count();
   for (PageId page = 0; page < pool_.num_pages(); ++page) {
+    if (num_pins[page] != pool_.num_pins(page)) {
+      return Broken(absl::StrCat("page ", page, " has ", num_pins[page], " pins, but counts ", pool_.num_pins(page)));
+    }
     if (num_references[page] == pool_.num_references(page)) continue;
     return Broken(absl::StrCat("page ", page, " is held by ", num_references[page], " sequences, but counts ",
                                pool_.num_references(page), " references"));

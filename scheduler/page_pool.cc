@@ -11,7 +11,7 @@ PagePool::PagePool(int32_t num_pages, PrefixIndex* index) : index_(index), slots
 }
 
 PageId PagePool::Allocate() {
-  MILLRACE_SCHEDULER_CHECK(num_available() > 0, "a page is allocated only when one is available");
+  MILLRACE_SCHEDULER_CHECK(num_unpinned() > 0, "a page is allocated only when one without pins is available");
   PageId page;
   if (!free_.empty()) {
     page = free_.back();
@@ -29,7 +29,7 @@ void PagePool::AddReference(PageId page) {
   Slot& slot = slots_[page];
   if (slot.num_references == 0) {
     MILLRACE_SCHEDULER_CHECK(index_->Contains(page), "an unused page is shared only when it is named");
-    UnlinkIdle(page);
+    LeaveIdle(page);
   }
   ++slot.num_references;
 }
@@ -39,13 +39,14 @@ void PagePool::Release(PageId page) {
   MILLRACE_SCHEDULER_CHECK(slot.num_references > 0, "a page is released once per reference");
   if (--slot.num_references > 0) return;
   if (index_->Contains(page)) {
-    LinkIdle(page);
+    BecomeIdle(page);
   } else {
     free_.push_back(page);
   }
 }
 
 void PagePool::Forget(PageId page) {
+  MILLRACE_SCHEDULER_CHECK(slots_[page].num_pins == 0, "a pinned page is not forgotten");
   if (!index_->Contains(page)) return;
   index_->Erase(page);
   if (slots_[page].num_references > 0) return;
@@ -55,6 +56,42 @@ void PagePool::Forget(PageId page) {
 
 void PagePool::ForgetIdle() {
   while (oldest_idle_ >= 0) Forget(oldest_idle_);
+}
+
+void PagePool::Pin(PageId page) {
+  MILLRACE_SCHEDULER_CHECK(index_->Contains(page), "only what can be found again is pinned");
+  Slot& slot = slots_[page];
+  if (slot.num_pins++ > 0) return;
+  ++num_pinned_;
+  if (slot.num_references > 0) return;
+  UnlinkIdle(page);
+  ++num_idle_pinned_;
+}
+
+void PagePool::Unpin(PageId page) {
+  Slot& slot = slots_[page];
+  MILLRACE_SCHEDULER_CHECK(slot.num_pins > 0, "a page is unpinned once per pin");
+  if (--slot.num_pins > 0) return;
+  --num_pinned_;
+  if (slot.num_references > 0) return;
+  --num_idle_pinned_;
+  LinkIdle(page);
+}
+
+void PagePool::BecomeIdle(PageId page) {
+  if (slots_[page].num_pins > 0) {
+    ++num_idle_pinned_;
+  } else {
+    LinkIdle(page);
+  }
+}
+
+void PagePool::LeaveIdle(PageId page) {
+  if (slots_[page].num_pins > 0) {
+    --num_idle_pinned_;
+  } else {
+    UnlinkIdle(page);
+  }
 }
 
 void PagePool::LinkIdle(PageId page) {
@@ -82,9 +119,22 @@ bool PagePool::IsConsistent() const {
   int32_t num_idle = 0;
   for (PageId page = oldest_idle_; page >= 0; page = slots_[page].newer, ++num_idle) {
     if (seen[page] != kUnseen || slots_[page].num_references != 0 || !index_->Contains(page)) return false;
+    if (slots_[page].num_pins != 0) return false;
     seen[page] = kIdle;
   }
   if (num_idle != num_idle_) return false;
+  int32_t num_pinned = 0;
+  int32_t num_idle_pinned = 0;
+  for (PageId page = 0; page < num_pages(); ++page) {
+    if (slots_[page].num_pins == 0) continue;
+    if (!index_->Contains(page)) return false;
+    ++num_pinned;
+    if (slots_[page].num_references > 0) continue;
+    ++num_idle_pinned;
+    if (seen[page] != kUnseen) return false;
+    seen[page] = kIdle;
+  }
+  if (num_pinned != num_pinned_ || num_idle_pinned != num_idle_pinned_) return false;
   for (size_t page = 0; page < slots_.size(); ++page) {
     if ((slots_[page].num_references > 0) != (seen[page] == kUnseen)) return false;
   }

@@ -11,6 +11,7 @@ const StepPlan& SchedulerImpl::Plan(absl::Time now) {
   MILLRACE_SCHEDULER_CHECK(!is_open_, "a plan is committed or aborted before the next");
   plan_time_ = now;
   ExpireDeadlines(now);
+  pins_.Expire(now);
   BeginPlan();
   if (Displace()) {
     BeginPlan();
@@ -109,15 +110,16 @@ Sequence* SchedulerImpl::NextToAdmit() {
 }
 
 // How many more would have to be available, counting a page for each running sequence to grow into, so that newcomers
-// do not cause preemptions at once. Pages found cost nothing where someone uses them already.
+// do not cause preemptions at once. Pages found cost nothing where someone uses them already; pinned ones are no room
+// for anyone but who finds them.
 int32_t SchedulerImpl::MissingPages(Sequence* sequence, int32_t num_reserved, Found found) {
   const int32_t num_needed = PagesFor(sequence->num_tokens());
-  const int32_t num_spare = pool_.num_available() - num_reserved;
+  const int32_t num_spare = pool_.num_unpinned() - num_reserved;
   int32_t num_missing = num_needed + static_cast<int32_t>(running_.size()) - num_spare;
   for (int32_t number = 0; number < num_needed && num_missing > 0 && found == Found::kCounted; ++number) {
     const PageId page = FindPage(sequence, number);
     if (page < 0) break;
-    num_missing -= pool_.num_references(page) > 0;
+    num_missing -= pool_.num_references(page) > 0 || pool_.is_idle_pinned(page);
   }
   return num_missing;
 }
@@ -181,7 +183,10 @@ int32_t SchedulerImpl::ChunkRows(const Sequence& sequence, int32_t limit) const 
 void SchedulerImpl::Schedule(Sequence* sequence, int32_t num_rows) {
   sequence->num_planned += num_rows;
   const int32_t end = sequence->num_computed + sequence->num_planned;
-  while (static_cast<int32_t>(sequence->pages.size()) < PagesFor(end)) sequence->pages.push_back(pool_.Allocate());
+  while (static_cast<int32_t>(sequence->pages.size()) < PagesFor(end)) {
+    while (pool_.num_unpinned() == 0) pins_.ReleaseOldest();
+    sequence->pages.push_back(pool_.Allocate());
+  }
   if (end > sequence->num_charged) {
     queue_.Charge(sequence->tenant, std::min(num_rows, end - sequence->num_charged));
     sequence->num_charged = end;

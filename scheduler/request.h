@@ -58,6 +58,8 @@ struct Request {
   std::shared_ptr<const Grammar> grammar;  // null: anything may be said; shared by the choices of a request
   std::vector<int32_t> stop_token_ids;     // end-of-sequence ids of the model and the client's own
   enum class Kind : uint8_t { kGenerate, kEmbed } kind = Kind::kGenerate;
+  // A conversation that goes on after this request: its pages are kept for a while. 0: none. Never of two tenants.
+  uint64_t session = 0;
 };
 
 enum class FinishReason : uint8_t { kNone, kStop, kLength, kCancelled, kDeadline, kError };

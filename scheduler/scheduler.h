@@ -24,10 +24,12 @@ struct SchedulerConfig {
   int32_t max_queued_requests = 1024;   // kept by the caller of Add, who can still tell the client
   int64_t max_queued_tokens = 1 << 22;  // likewise: prompt tokens waiting
   bool enable_prefix_caching = true;
-  int32_t max_chunk_tokens = 0;   // a prompt longer than this is long; 0: a quarter of max_step_tokens
-  int32_t max_long_prefills = 3;  // long prompts being computed at once; shorter ones pass those that wait
-  int32_t min_turn_tokens = 32;   // drawn before a running sequence makes way for someone whose turn it is
-  uint64_t prefix_hash_key = 0;   // secret of the page names; the same key gives the same plans
+  int32_t max_chunk_tokens = 0;    // a prompt longer than this is long; 0: a quarter of max_step_tokens
+  int32_t max_long_prefills = 3;   // long prompts being computed at once; shorter ones pass those that wait
+  int32_t min_turn_tokens = 32;    // drawn before a running sequence makes way for someone whose turn it is
+  double max_pinned_share = 0.25;  // of all pages, kept for sessions; 0: none
+  absl::Duration max_pin_time = absl::Seconds(60);  // after a session's request has ended
+  uint64_t prefix_hash_key = 0;                     // secret of the page names; the same key gives the same plans
 };
 
 // A snapshot for metrics, cheap.
@@ -38,6 +40,7 @@ struct SchedulerStats {
   int32_t num_pages_total = 0;
   int32_t num_pages_used = 0;    // referenced by a sequence (cached but idle pages are free)
   int32_t num_pages_cached = 0;  // idle pages that hold reusable prefixes
+  int32_t num_pages_pinned = 0;  // kept for sessions, in use or idle
   uint64_t num_preemptions = 0;
   uint64_t prefix_query_tokens = 0;
   uint64_t prefix_hit_tokens = 0;
@@ -51,6 +54,10 @@ struct SchedulerStats {
 //   one to spare (more tenants than slots), until one of the running requests ends.
 // - A strictly better priority displaces a worse one of any tenant, and nothing displaces a better one: a worse
 //   priority may wait for as long as better ones come.
+// Where a request names a session, the full pages of what it computed stay pinned after it has ended well: until the
+// session's next request has ended, ReleaseSession, or max_pin_time. They are no room for newcomers while anything
+// runs, so that others wait rather than take them; where a running sequence cannot grow otherwise, the session that was
+// pinned longest ago gives its pages up before anybody is preempted.
 class Scheduler {
  public:
   static absl::StatusOr<std::unique_ptr<Scheduler>> Create(const SchedulerConfig& config);
@@ -65,6 +72,8 @@ class Scheduler {
   virtual void Cancel(RequestId id) = 0;
   // Ends a request whose text matched a stop string: like Cancel, without an event.
   virtual void Finish(RequestId id) = 0;
+  // Nothing more comes of a session: its pages are like any others. Unknown ones are ignored.
+  virtual void ReleaseSession(uint64_t session) = 0;
   // Decides the next step; never empty while a request waits or runs. At most one plan is open: Commit or Abort comes
   // before the next, except after an empty one. Requests past their deadline end here: see TakeEvents.
   virtual const StepPlan& Plan(absl::Time now) = 0;
@@ -76,11 +85,11 @@ class Scheduler {
   virtual std::vector<TokenEvent> Abort() = 0;
   // Events that no step gave (cancelled, past their deadline while waiting).
   virtual std::vector<TokenEvent> TakeEvents() = 0;
-  virtual bool Idle() const = 0;  // nothing waits or runs
-  virtual absl::Time NextDeadline() const = 0;
+  virtual bool Idle() const = 0;                // nothing waits or runs
+  virtual absl::Time NextDeadline() const = 0;  // of a request, or of what is kept for a session
   virtual SchedulerStats stats() const = 0;
   virtual std::vector<std::pair<std::string, int32_t>> WaitingByTenant() const = 0;
-  // Drops every idle cached page (an admin's reset).
+  // Drops every idle cached page and every pin (an admin's reset).
   virtual void ResetPrefixCache() = 0;
   // Every invariant of pages, queues and sequences; Internal names the first broken one. For tests and debug builds.
   virtual absl::Status CheckIntegrity() const = 0;

@@ -42,6 +42,9 @@ absl::StatusOr<std::unique_ptr<Scheduler>> Scheduler::Create(const SchedulerConf
   for (const auto& [name, value] : positives) {
     if (absl::Status status = CheckPositive(name, value); !status.ok()) return status;
   }
+  if (!(config.max_pinned_share >= 0 && config.max_pinned_share <= 1)) {
+    return absl::InvalidArgumentError(absl::StrCat("max_pinned_share must be in 0..1, not ", config.max_pinned_share));
+  }
   if (config.max_chunk_tokens < 0) {
     return absl::InvalidArgumentError(absl::StrCat("max_chunk_tokens must not be negative: ", config.max_chunk_tokens));
   }
@@ -51,7 +54,8 @@ absl::StatusOr<std::unique_ptr<Scheduler>> Scheduler::Create(const SchedulerConf
 SchedulerImpl::SchedulerImpl(const SchedulerConfig& config)
     : config_(WithDefaults(config)),
       index_(config.num_pages, config.page_tokens, config.prefix_hash_key),
-      pool_(config.num_pages, &index_) {
+      pool_(config.num_pages, &index_),
+      pins_(&pool_, static_cast<int32_t>(config.num_pages * config.max_pinned_share), config.max_pin_time) {
   running_.reserve(config_.max_sequences);
   plan_.sequences.reserve(config_.max_sequences);
 }
@@ -115,7 +119,28 @@ void SchedulerImpl::Cancel(RequestId id) {
 
 void SchedulerImpl::Finish(RequestId id) {
   const auto found = sequences_.find(id);
-  if (found != sequences_.end()) End(found->second.get());
+  if (found == sequences_.end()) return;
+  PinForSession(found->second.get(), plan_time_);
+  End(found->second.get());
+}
+
+// What its text has in common with a follow-up: the full pages of what is computed, wherever they lie by now.
+void SchedulerImpl::PinForSession(Sequence* sequence, absl::Time now) {
+  if (sequence->request.session == 0 || sequence->request.kind != Request::Kind::kGenerate) return;
+  std::vector<PageId> pages;
+  const int32_t num_full = config_.enable_prefix_caching ? sequence->num_computed / config_.page_tokens : 0;
+  for (int32_t number = 0; number < num_full; ++number) {
+    const PageId page = index_.Find(ContentOf(sequence, number));
+    if (page < 0) break;
+    pages.push_back(page);
+  }
+  pins_.Pin(sequence->request.session, pages, now);
+}
+
+// A page whose content is spoilt. It may be in a session's text or in several: rare enough to give up all pins.
+void SchedulerImpl::ForgetPage(PageId page) {
+  if (pool_.num_pins(page) > 0) pins_.ReleaseAll();
+  pool_.Forget(page);
 }
 
 void SchedulerImpl::ReleasePages(Sequence* sequence) {
@@ -156,7 +181,8 @@ void SchedulerImpl::ExpireDeadlines(absl::Time now) {
 }
 
 absl::Time SchedulerImpl::NextDeadline() const {
-  return deadlines_.empty() ? absl::InfiniteFuture() : deadlines_.begin()->first;
+  const absl::Time of_requests = deadlines_.empty() ? absl::InfiniteFuture() : deadlines_.begin()->first;
+  return std::min(of_requests, pins_.next_expiry());
 }
 
 std::vector<TokenEvent> SchedulerImpl::TakeEvents() { return std::exchange(events_, {}); }
@@ -169,6 +195,7 @@ SchedulerStats SchedulerImpl::stats() const {
   stats.num_pages_total = pool_.num_pages();
   stats.num_pages_used = pool_.num_used();
   stats.num_pages_cached = pool_.num_idle();
+  stats.num_pages_pinned = pool_.num_pinned();
   stats.num_preemptions = num_preemptions_;
   stats.prefix_query_tokens = prefix_query_tokens_;
   stats.prefix_hit_tokens = prefix_hit_tokens_;

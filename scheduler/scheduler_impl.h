@@ -22,6 +22,7 @@
 #include "scheduler/prefix_index.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/sequence.h"
+#include "scheduler/session_pins.h"
 
 namespace millrace {
 
@@ -33,6 +34,7 @@ class SchedulerImpl final : public Scheduler {
   absl::Status Add(Request request, absl::Time now) override;
   void Cancel(RequestId id) override;
   void Finish(RequestId id) override;
+  void ReleaseSession(uint64_t session) override { pins_.Release(session); }
   const StepPlan& Plan(absl::Time now) override;
   std::vector<TokenEvent> Commit(const StepResult& result, absl::Time now) override;
   std::vector<TokenEvent> Abort() override;
@@ -41,7 +43,10 @@ class SchedulerImpl final : public Scheduler {
   absl::Time NextDeadline() const override;
   SchedulerStats stats() const override;
   std::vector<std::pair<std::string, int32_t>> WaitingByTenant() const override { return queue_.WaitingByTenant(); }
-  void ResetPrefixCache() override { pool_.ForgetIdle(); }
+  void ResetPrefixCache() override {
+    pins_.ReleaseAll();
+    pool_.ForgetIdle();
+  }
   absl::Status CheckIntegrity() const override;
 
  private:
@@ -52,6 +57,8 @@ class SchedulerImpl final : public Scheduler {
   void EndWithEvent(Sequence* sequence, FinishReason reason);
   void ExpireDeadlines(absl::Time now);
   void ReleasePages(Sequence* sequence);
+  void PinForSession(Sequence* sequence, absl::Time now);
+  void ForgetPage(PageId page);
   // Its place among the running ones, whether it runs or not.
   std::vector<Sequence*>::iterator PlaceOf(Sequence* sequence) {
     return std::lower_bound(running_.begin(), running_.end(), sequence, BetterSequence());
@@ -92,7 +99,7 @@ class SchedulerImpl final : public Scheduler {
   int32_t PagesGivenUp(const Sequence& victim) const;
 
   // --- commit.cc
-  void Learn(Sequence* sequence, const SequenceResult& result, std::vector<TokenEvent>* events);
+  void Learn(Sequence* sequence, const SequenceResult& result, absl::Time now, std::vector<TokenEvent>* events);
   FinishReason Append(Sequence* sequence, const SequenceResult& result, TokenEvent* event);
   void TakePromptLogprobs(Sequence* sequence, const SequenceResult& result, TokenEvent* event);
   void Describe(const Sequence& sequence, TokenEvent* event) const;
@@ -106,6 +113,7 @@ class SchedulerImpl final : public Scheduler {
   const SchedulerConfig config_;  // with the defaults filled in
   PrefixIndex index_;
   PagePool pool_;
+  SessionPins pins_;
   FairQueue queue_;
   absl::flat_hash_map<RequestId, std::unique_ptr<Sequence>> sequences_;
   std::vector<Sequence*> running_;                       // best first

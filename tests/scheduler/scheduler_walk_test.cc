@@ -27,6 +27,7 @@ struct WalkOptions {
   bool enable_prefix_caching = true;
   bool has_equal_prompts = false;
   int32_t hoarded_new = 0;  // > 0: the first tenant's requests are this long, and all have one priority
+  double pinned_share = 0;  // > 0: most requests belong to sessions
   int max_wait_steps = 0;   // > 0: no tenant's oldest request stays out of more plans in a row
 };
 
@@ -44,6 +45,10 @@ class Walk {
       if (Chance(0.5)) AddSome();
       if (Chance(options_.departures)) Depart();
       if (Chance(0.002)) scheduler_->ResetPrefixCache();
+      if (options_.pinned_share > 0 && Chance(0.1)) {
+        scheduler_->ReleaseSession(1 + Below(options_.num_tenants * 6));
+        CheckNow();
+      }
       Step();
       now_ += absl::Milliseconds(Below(20));
     }
@@ -72,6 +77,8 @@ class Walk {
     config.max_model_tokens =
         std::min(options.max_prompt + std::max(options.max_new / 2, options.hoarded_new), options.num_pages * 4);
     config.min_turn_tokens = 3;
+    config.max_pinned_share = options.pinned_share;
+    config.max_pin_time = absl::Milliseconds(500);
     config.enable_prefix_caching = options.enable_prefix_caching;
     return config;
   }
@@ -102,6 +109,8 @@ class Walk {
     if (Below(12) == 0) request.sampling.num_prompt_logprobs = Below(3);
     if (Below(20) == 0) request.kind = Request::Kind::kEmbed;
     if (Below(20) == 0) request.ignore_eos = true;
+    // A session is one tenant's; some go on, some are left alone.
+    if (options_.pinned_share > 0 && Below(4) != 0) request.session = 1 + tenant + options_.num_tenants * Below(6);
     if (options_.has_deadlines && Below(4) == 0) request.deadline = now_ + absl::Milliseconds(Below(2000));
     return request;
   }
@@ -321,6 +330,28 @@ TEST_CASE("SchedulerWalk: arrivals never end, one tenant hoards, and no tenant's
                .max_wait_steps = 100});
     walk.Run();
     CHECK(walk.num_preemptions() > 0);
+  }
+}
+
+TEST_CASE("SchedulerWalk: sessions pin their pages in pools large and small") {
+  for (uint32_t seed = 700; seed < 712; ++seed) {
+    Walk({.seed = seed,
+          .num_pages = seed % 3 == 0 ? 26 : 80,
+          .max_new = 30,
+          .faults = seed % 4 == 0 ? 0.05 : 0,
+          .departures = 0.2,
+          .has_deadlines = true,
+          .pinned_share = seed % 2 == 0 ? 0.25 : 0.9})
+        .Run();
+  }
+  for (uint32_t seed = 720; seed < 724; ++seed) {
+    Walk({.seed = seed,
+          .num_pages = 200,
+          .max_sequences = 40,
+          .hoarded_new = 300,
+          .pinned_share = 0.25,
+          .max_wait_steps = 100})
+        .Run();
   }
 }
 
