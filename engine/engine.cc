@@ -2,6 +2,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -56,6 +57,8 @@ class LoadedEngine final : public Engine {
     return loop_->Submit(std::move(request), std::move(sink));
   }
   void Finish(RequestId id) override { loop_->Finish(id); }
+  uint64_t OpenSession() override { return ++last_session_; }
+  void ReleaseSession(uint64_t session) override { loop_->ReleaseSession(session); }
   const ModelInfo& model() const override { return info_; }
   const Tokenizer& tokenizer() const override { return *text_.tokenizer; }
   const ChatTemplate* chat_template() const override { return text_.chat_template.get(); }
@@ -90,6 +93,7 @@ class LoadedEngine final : public Engine {
   const TokenVocabulary vocabulary_;
   std::unique_ptr<Runner> runner_;
   std::unique_ptr<StepLoop> loop_;
+  std::atomic<uint64_t> last_session_{0};
 };
 
 MemoryPlanOptions PlanOptions(const EngineOptions& options, const Device& device) {

@@ -97,6 +97,11 @@ class Engine {
   // Ends the request early but successfully (stop string found); later events are dropped.
   virtual void Finish(RequestId id) = 0;
 
+  // A number for Request::session. Until ReleaseSession the pages of the session's last request are kept for its next,
+  // as far as SchedulerConfig allows. 0: the engine keeps none.
+  virtual uint64_t OpenSession() { return 0; }
+  virtual void ReleaseSession(uint64_t) {}
+
   virtual const ModelInfo& model() const = 0;
   virtual const Tokenizer& tokenizer() const = 0;
   virtual const ChatTemplate* chat_template() const = 0;  // null: the model has none

@@ -78,6 +78,11 @@ void StepLoop::Finish(RequestId id) {
   inbox_.finished.push_back(id);
 }
 
+void StepLoop::ReleaseSession(uint64_t session) {
+  absl::MutexLock lock(&mu_);
+  inbox_.released.push_back(session);
+}
+
 void StepLoop::StopWaiting(Entry& entry) {
   if (entry.num_waiting_tokens == 0) return;
   --num_waiting_;
@@ -131,6 +136,7 @@ void StepLoop::Apply(Inbox inbox, StepStats& stats) {
     stats.disconnect_steps.push_back(begun - begun_at_cancel);
   }
   for (const RequestId id : inbox.finished) scheduler_->Finish(id);
+  for (const uint64_t session : inbox.released) scheduler_->ReleaseSession(session);
   Deliver(std::move(refused));
 }
 

@@ -28,6 +28,7 @@ class StepLoop {
   void Start();
   absl::StatusOr<RequestHandle> Submit(Request request, TokenSink sink);
   void Finish(RequestId id);
+  void ReleaseSession(uint64_t session);
   SchedulerStats stats() const;
   std::vector<std::pair<std::string, int32_t>> waiting_by_tenant() const;
   EngineHealth CheckHealth(absl::Duration limit);
@@ -38,7 +39,8 @@ class StepLoop {
     std::vector<Request> added;
     std::vector<std::pair<RequestId, uint64_t>> cancelled;  // and the steps begun when it was cancelled
     std::vector<RequestId> finished;
-    bool empty() const { return added.empty() && cancelled.empty() && finished.empty(); }
+    std::vector<uint64_t> released;  // sessions
+    bool empty() const { return added.empty() && cancelled.empty() && finished.empty() && released.empty(); }
   };
   struct Entry {
     std::shared_ptr<TokenSink> sink;
