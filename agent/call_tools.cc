@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "agent/argument_check.h"
 #include "engine/text/utf8.h"
 
 namespace millrace {
@@ -45,6 +46,9 @@ bool Pause(absl::Duration pause, absl::Duration time_left, const Cancellation& c
 ToolResult Attempt(Tool& tool, const ToolCall& call, const CallToolsOptions& options,
                    const Cancellation& cancellation) {
   const std::string_view arguments = call.arguments.empty() ? "{}" : std::string_view(call.arguments);
+  if (const absl::Status status = CheckArguments(tool.parameters(), arguments); !status.ok()) {
+    return ToolError(std::string(status.message()));
+  }
   const absl::Time deadline = std::min(options.now() + options.tool_time, options.deadline);
   absl::Duration pause = options.first_retry_pause;
   for (int attempt = 1;; ++attempt) {
