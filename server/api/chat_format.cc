@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/hash/hash.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/api/answer_format.h"
+#include "server/api/call_id.h"
 #include "server/api/json_writer.h"
 
 namespace millrace {
@@ -19,19 +19,6 @@ void AppendTokenLogprob(const TokenText& token, std::string& out) {
   AppendJsonFloat(token.logprob, out);
   out += R"(,"bytes":)";
   AppendJsonBytes(token.bytes, out);
-}
-
-constexpr char kCallIdLetters[] = "0123456789abcdefghijklmnopqrstuvwxyz";
-
-// Nine letters and digits, since Mistral's templates take no other ids; hardly ever twice in a conversation.
-std::string CallId(int64_t now, int32_t choice, int32_t number) {
-  size_t hash = absl::HashOf(now, choice, number);
-  std::string id(9, '0');
-  for (char& letter : id) {
-    letter = kCallIdLetters[hash % 36];
-    hash /= 36;
-  }
-  return id;
 }
 
 class ChatFormat : public AnswerFormat {
@@ -147,7 +134,7 @@ class ChatFormat : public AnswerFormat {
         out += ',';
       }
       out += R"("id":)";
-      AppendJsonString(CallId(made_at_, choice, number), out);
+      AppendJsonString(MakeCallId(made_at_, choice, number), out);
       out += R"(,"type":"function","function":{"name":)";
       AppendJsonString(calls[i].name, out);
       out += R"(,"arguments":)";

@@ -121,7 +121,8 @@ class GeneratorImpl : public Generator {
                                                    DeltaSink sink) override {
     Job job{caller, request.params, {}, std::move(sink), Request::Kind::kGenerate, "messages"};
     if (absl::Status status = Check(job, 1); !status.ok()) return status;
-    auto tokens = RenderChat(request);
+    job.session = request.session;
+    auto tokens = request.prompt.empty() ? RenderChat(request) : Encode(request.prompt, /*adds_special_tokens=*/false);
     if (!tokens.ok()) return tokens.status();
     if (auto status = call_grammars_.Constrain(engine_, *tokens, request, job.params); !status.ok()) return status;
     job.prompts.push_back(*std::move(tokens));
@@ -146,6 +147,7 @@ class GeneratorImpl : public Generator {
     Request::Kind kind;
     const char* prompt_param;  // the field to name when a prompt is at fault
     StreamStart text_start = StreamStart::kText;
+    uint64_t session = 0;
   };
 
   // What can be refused without knowing the tokens.
@@ -281,6 +283,7 @@ absl::StatusOr<Request> GeneratorImpl::MakeRequest(const Job& job, const std::ve
   request.min_new_tokens = params.grammar == nullptr ? params.min_tokens : 0;
   request.stop_token_ids = params.stop_token_ids;
   request.kind = job.kind;
+  request.session = job.session;
   request.grammar = params.grammar;
   const bool ignores_eos = params.ignores_eos && params.grammar == nullptr;
   if (!ignores_eos) {

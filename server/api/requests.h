@@ -66,6 +66,8 @@ struct ChatRequest {
   bool adds_special_tokens = false;         // templates write their own
   std::vector<std::string> required_tools;  // one of them must be called; empty: the model decides
   bool calls_once = false;                  // at most one call
+  std::vector<int32_t> prompt;              // the conversation's tokens, where they are known; empty: rendered
+  uint64_t session = 0;                     // of Engine::OpenSession; 0: none
   GenerationParams params;
 };
 
