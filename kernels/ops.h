@@ -186,6 +186,9 @@ class Ops {
   // when a backend replays a launch sequence recorded for a rounded number (at most max_rows; rows of padding are
   // computed and mean nothing). A recorded body is not called again, so it may depend on num_rows alone.
   virtual void Replay(absl::FunctionRef<void(int64_t num_rows)> body) = 0;
+  // Records whatever Replay will, before the first request: `forward` computes a step of the rows it is given, which
+  // are padding. ResourceExhausted: recordings take more memory than WorkspaceBytes counts for them. Internal: a fault.
+  virtual absl::Status RecordSteps(absl::FunctionRef<void(const StepInputs&)> forward) = 0;
 
   virtual void Matmul(const MatmulArgs& args) = 0;
   virtual void Embed(const EmbedArgs& args) = 0;
