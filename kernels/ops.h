@@ -13,6 +13,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/expert_ops.h"
 #include "kernels/kv_layer.h"
 #include "kernels/tensor.h"
 
@@ -157,6 +158,7 @@ struct StepLimits {
   int head_dim = 0;
   int page_tokens = 16;
   int32_t window_tokens = 0;
+  int num_expert_choices = 0;  // experts of a row; 0: there are none
 };
 
 class Ops {
@@ -199,6 +201,7 @@ class Ops {
   virtual void GatherRows(const GatherRowsArgs& args) = 0;
   virtual void Sample(const SampleArgs& args) = 0;  // its rows are read at once, its results filled by CollectStep
   virtual void Logprobs(const LogprobsArgs& args) = 0;
+  virtual ExpertOps& experts() = 0;
 };
 
 }  // namespace millrace

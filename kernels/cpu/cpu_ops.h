@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/cpu/cpu_expert_ops.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/op_context.h"
 #include "kernels/cpu/thread_pool.h"
@@ -40,6 +41,7 @@ class CpuOps final : public Ops {
   void GatherRows(const GatherRowsArgs& args) override;
   void Sample(const SampleArgs& args) override;
   void Logprobs(const LogprobsArgs& args) override;
+  ExpertOps& experts() override { return experts_; }
 
  private:
   ThreadPool pool_;
@@ -47,6 +49,8 @@ class CpuOps final : public Ops {
   MatmulWorkspace matmul_workspace_;
   std::vector<int32_t> tokens_;  // of the step, drawn ones filled in
   std::vector<int32_t> drawn_;   // by the step so far
+  CpuExpertOps experts_{context_, matmul_workspace_};
+  int64_t step_rows_ = 0;
 };
 
 }  // namespace millrace::cpu

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "kernels/cuda/backend/cublaslt.h"
+#include "kernels/cuda/backend/cuda_expert_ops.h"
 #include "kernels/cuda/backend/cuda_memory.h"
 #include "kernels/cuda/backend/cuda_stream.h"
 #include "kernels/cuda/backend/cuda_weight.h"
@@ -28,7 +29,10 @@ class CudaOps final : public Ops {
  public:
   // REQUIRES: `stream` outlives this and belongs to the device.
   CudaOps(CudaStream& stream, const CudaOpsConfig& config)
-      : stream_(stream), config_(config), cublaslt_(CublasLt::Open()) {}
+      : stream_(stream),
+        config_(config),
+        cublaslt_(CublasLt::Open()),
+        experts_(stream, {.ordinal = config.ordinal, .num_multiprocessors = config.num_multiprocessors}) {}
 
   DType activation_dtype() const override { return DType::kBF16; }
   bool takes_kv_dtype(DType dtype) const override;
@@ -51,6 +55,7 @@ class CudaOps final : public Ops {
   void GatherRows(const GatherRowsArgs& args) override;
   void Sample(const SampleArgs& args) override;
   void Logprobs(const LogprobsArgs& args) override;
+  ExpertOps& experts() override { return experts_; }
 
   int num_replays() const { return graphs_ == nullptr ? 0 : graphs_->num_replays(); }
 
@@ -89,6 +94,7 @@ class CudaOps final : public Ops {
   std::unique_ptr<DeviceMemory> quantized_scales_;
   const PackedWeight* quantized_reader_ = nullptr;  // whom the quantised rows are for; null: nobody
   Step step_;
+  CudaExpertOps experts_;
 };
 
 }  // namespace millrace::cuda
