@@ -53,14 +53,14 @@ absl::Status Runner::Launch(const StepPlan& plan) {
   for (size_t begin = 0; begin < flight.wanted.size(); begin += max_chunk) {
     RETURN_IF_ERROR(LaunchChunk(plan, begin, flight));
   }
-  device_.ops().EndStep();
+  model_->EndStep();
   return absl::OkStatus();
 }
 
 absl::Status Runner::Collect(StepResult* result) {
   MILLRACE_CHECK(num_collected_ < num_launched_, "only a launched step is collected");
   Flight& flight = flights_[num_collected_++ % 2];
-  RETURN_IF_ERROR(device_.ops().CollectStep());
+  RETURN_IF_ERROR(model_->CollectStep());
   for (size_t i = 0; i < flight.wanted.size(); ++i) {
     const WantedRow& want = flight.wanted[i];
     if (want.target == kWantEmbedding) continue;

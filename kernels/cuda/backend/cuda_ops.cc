@@ -220,6 +220,8 @@ void CudaOps::Embed(const EmbedArgs& args) {
                             .drawn = sampler_.drawn(),
                             .out = args.out,
                             .scale = args.scale,
+                            .first_token = args.first_token,
+                            .whole_tokens = args.whole_tokens,
                             .is_dependent = stream_.overlaps_kernels()},
                            stream_.get()),
                "embedding");

@@ -57,6 +57,8 @@ class CudaOps final : public Ops {
   void Logprobs(const LogprobsArgs& args) override;
   ExpertOps& experts() override { return experts_; }
 
+  // Forgets recorded steps, with which goes what they hold on to. No step may follow.
+  void DropGraphs() { graphs_ = nullptr; }
   int num_replays() const { return graphs_ == nullptr ? 0 : graphs_->num_replays(); }
 
  private:
