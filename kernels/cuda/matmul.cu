@@ -131,6 +131,7 @@ MatmulProblem ProblemOf(const MatmulLaunch& launch, const MatmulTask& task) {
           .x_dtype = task.x_dtype,
           .is_aligned = IsAligned(task.x, task.x_stride_bytes),
           .num_multiprocessors = launch.num_multiprocessors,
+          .has_warpgroups = launch.has_warpgroups,
           .partial_bytes = kPartialBytes,
           .scratch_bytes = launch.workspace_bytes - kCounterBytes - kPartialBytes};
 }
@@ -171,6 +172,8 @@ cudaError_t LaunchMatmul(const MatmulLaunch& launch, cudaStream_t stream) {
       return LaunchSkinnyMatmul(task, stream);
     case MatmulKernel::kTile:
       return LaunchTileMatmul(task, stream);
+    case MatmulKernel::kWarpgroup:
+      return LaunchWarpgroupMatmul(task, stream);
     case MatmulKernel::kExpandTile:
       return LaunchExpandedMatmul(launch, task, problem, stream);
   }

@@ -29,6 +29,7 @@ struct MatmulLaunch {
   void* workspace = nullptr;       // MatmulWorkspaceBytes, 256-byte aligned, zeroed once before its first use
   size_t workspace_bytes = 0;
   int num_multiprocessors = 0;  // of the device
+  bool has_warpgroups = false;  // of the device: it is sm_90, and the kernels are built for sm_90a
   bool is_dependent = false;    // programmatic dependent launch on the stream's previous kernel
 };
 

@@ -55,6 +55,10 @@ cudaError_t LaunchSkinnyMatmul(const MatmulTask& task, cudaStream_t stream);
 // Tiles of up to kTileRows x 128 channels. Dense in x's type, and int8 with a scale per channel; REQUIRES as above.
 cudaError_t LaunchTileMatmul(const MatmulTask& task, cudaStream_t stream);
 
+// Tiles of up to kWarpgroupRows x 256 channels on sm_90: int8 with a scale per channel; REQUIRES as above, and passes
+// of kWarpgroupRows or half as many rows.
+cudaError_t LaunchWarpgroupMatmul(const MatmulTask& task, cudaStream_t stream);
+
 // Grouped weights as dense rows of `dtype`: out [num_channels, K] of stride round_up(K, 8), from first_channel (a
 // multiple of 16) on.
 struct ExpandWeightLaunch {

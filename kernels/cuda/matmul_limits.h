@@ -15,6 +15,10 @@ inline constexpr int kTileChannelsWide = 128;  // of a block of the tile kernel
 inline constexpr int kTileRows = 256;          // at most; blocks of up to half as many rows share a multiprocessor
 inline constexpr int kTileStageBytes = 64;     // along k
 
+inline constexpr int kWarpgroupChannels = 256;  // of a block of the warpgroup kernel
+inline constexpr int kWarpgroupRows = 128;      // at most; up to half as many take another form
+inline constexpr int kWarpgroupStageBytes = 128;
+
 // A block of the skinny kernel for passes of up to some rows.
 struct SkinnyBlock {
   int max_rows = 0;  // 8, 16, 32 or 64

@@ -13,7 +13,8 @@ namespace {
 constexpr double kMemoryBytes = 16;
 constexpr double kL2Bytes = 32;
 constexpr double kSharedBytes = 128;
-constexpr double kProducts = 1024;      // of 16-bit numbers on tensor cores; twice of int8
+constexpr double kProducts = 1024;    // of 16-bit numbers on tensor cores; twice of int8
+constexpr double kWarpgroupGain = 2;  // of products straight from shared memory, on the one architecture that has them
 constexpr double kUnpackedInputs = 96;  // grouped weights to 16 bits
 constexpr double kShownShare = 0.2;     // of what hides behind the slowest
 constexpr double kPlainProducts = 2;
@@ -196,6 +197,38 @@ MatmulCandidate PlanExpandTile(const MatmulProblem& problem) {
   return candidate;
 }
 
+// Rows are multiplied 64 at a time; a tile's last warpgroup rests where it has none.
+Work WarpgroupWork(const MatmulProblem& problem, int rows_per_pass) {
+  const auto k_bytes = static_cast<double>(problem.w.k);
+  const int64_t row_tiles = CeilDiv(problem.num_rows, rows_per_pass);
+  const int64_t channel_tiles = CeilDiv(problem.w.n, kWarpgroupChannels);
+  constexpr int kGroupRows = kWarpgroupRows / 2;
+  const auto num_rows = static_cast<double>(RoundUp(problem.num_rows, kGroupRows));
+  const auto padded_n = static_cast<double>(channel_tiles * kWarpgroupChannels);
+  Work work;
+  work.num_tiles = row_tiles * channel_tiles;
+  work.memory_bytes = padded_n * k_bytes + static_cast<double>(problem.num_rows) * (k_bytes + 2.0 * padded_n);
+  work.l2_bytes = (static_cast<double>(row_tiles) * padded_n + static_cast<double>(channel_tiles) * num_rows) * k_bytes;
+  work.shared_bytes = (static_cast<double>(channel_tiles) * num_rows + num_rows / kGroupRows * padded_n) * k_bytes;
+  work.products = num_rows * padded_n * k_bytes / 2 / kWarpgroupGain;
+  work.num_stages = CeilDiv(problem.w.k, kWarpgroupStageBytes);
+  work.tile_sums = work.slot_sums = static_cast<int64_t>(kWarpgroupChannels) * rows_per_pass;
+  work.blocks_per_processor = 1;
+  return work;
+}
+
+MatmulCandidate PlanWarpgroup(const MatmulProblem& problem) {
+  MatmulCandidate candidate = {.kernel = MatmulKernel::kWarpgroup, .skip_reason = OperandFault(problem)};
+  if (problem.w.format != WeightFormat::kInt8 || problem.w.group_size != 0) {
+    candidate.skip_reason = "not int8 with a scale per channel";
+  }
+  if (!problem.has_warpgroups) candidate.skip_reason = "the device does not multiply by warpgroups";
+  if (candidate.skip_reason != nullptr) return candidate;
+  candidate.rows_per_pass = problem.num_rows <= kWarpgroupRows / 2 ? kWarpgroupRows / 2 : kWarpgroupRows;
+  ChooseBlocks(WarpgroupWork(problem, candidate.rows_per_pass), problem, candidate);
+  return candidate;
+}
+
 MatmulCandidate PlanPlain(const MatmulProblem& problem) {
   const double products =
       static_cast<double>(problem.num_rows) * static_cast<double>(problem.w.n) * static_cast<double>(problem.w.k);
@@ -215,6 +248,8 @@ const char* MatmulKernelName(MatmulKernel kernel) {
       return "tile";
     case MatmulKernel::kExpandTile:
       return "expand and tile";
+    case MatmulKernel::kWarpgroup:
+      return "warpgroup";
   }
   return "";
 }
@@ -234,7 +269,8 @@ int64_t ExpandedChannels(const WeightOnDevice& w, size_t scratch_bytes) {
 }
 
 std::array<MatmulCandidate, kNumMatmulKernels> MatmulCandidates(const MatmulProblem& problem) {
-  return {PlanPlain(problem), PlanSkinny(problem), PlanTileOnly(problem), PlanExpandTile(problem)};
+  return {PlanPlain(problem), PlanSkinny(problem), PlanTileOnly(problem), PlanExpandTile(problem),
+          PlanWarpgroup(problem)};
 }
 
 MatmulCandidate PlanMatmul(const MatmulProblem& problem) {

@@ -12,8 +12,8 @@
 
 namespace millrace::cuda {
 
-enum class MatmulKernel : uint8_t { kPlain, kSkinny, kTile, kExpandTile };
-inline constexpr int kNumMatmulKernels = 4;
+enum class MatmulKernel : uint8_t { kPlain, kSkinny, kTile, kExpandTile, kWarpgroup };
+inline constexpr int kNumMatmulKernels = 5;
 const char* MatmulKernelName(MatmulKernel kernel);
 
 struct MatmulProblem {
@@ -22,8 +22,9 @@ struct MatmulProblem {
   DType x_dtype = DType::kBF16;
   bool is_aligned = true;  // rows of x, in the type multiplied, start at 16 bytes
   int num_multiprocessors = 0;
-  size_t partial_bytes = 0;  // of the workspace
-  size_t scratch_bytes = 0;  // for expanded weights
+  bool has_warpgroups = false;  // sm_90
+  size_t partial_bytes = 0;     // of the workspace
+  size_t scratch_bytes = 0;     // for expanded weights
 };
 
 struct MatmulCandidate {

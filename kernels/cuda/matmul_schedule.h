@@ -53,6 +53,27 @@ __device__ inline bool ComputeSegment(const MatmulTask& task, int index, Segment
   return true;
 }
 
+// Where a tile lies: groups of 8 tiles of rows, channels last, so that blocks beside each other share x and w in L2.
+struct TilePlace {
+  int first_row = 0;
+  int num_rows = 0;
+  int first_channel = 0;
+};
+
+__device__ inline TilePlace FindTilePlace(const MatmulTask& task, int tile, int tile_channels) {
+  constexpr int kGroupTiles = 8;
+  const int num_row_tiles = (task.num_rows + task.rows_per_pass - 1) / task.rows_per_pass;
+  const int num_channel_tiles = static_cast<int>((task.w.n + tile_channels - 1) / tile_channels);
+  const int group = tile / (kGroupTiles * num_channel_tiles);
+  const int in_group = tile % (kGroupTiles * num_channel_tiles);
+  const int height = min(kGroupTiles, num_row_tiles - group * kGroupTiles);
+  TilePlace place;
+  place.first_row = (group * kGroupTiles + in_group % height) * task.rows_per_pass;
+  place.num_rows = min(task.rows_per_pass, task.num_rows - place.first_row);
+  place.first_channel = in_group / height * tile_channels;
+  return place;
+}
+
 // As ComputeSegment, into shared memory: between the sums of a tile there is no register to spare for where it is.
 // Barriers around it: everyone is done with the last segment, and this one is written.
 __device__ inline bool FindSegment(const MatmulTask& task, int index, Segment& shared) {
@@ -69,15 +90,21 @@ struct alignas(16) SumQuad {
   Sum sums[4];
 };
 
+// Who adds up: all of a block's threads, or its first ones, with a barrier of theirs.
+struct WholeBlock {
+  __device__ static int NumThreads() { return static_cast<int>(blockDim.x); }
+  __device__ static void Sync() { __syncthreads(); }
+};
+
 // Brings a shared tile's sums together. True in the block that has them all: the only one, or the last to arrive.
-// Every thread of the block calls it. is_used(i): sums[i] has rows; the same for
+// Every thread of the team calls it. is_used(i): sums[i] has rows; the same for
 // all lanes of a warp.
-template <int kCount, typename Sum, typename IsUsed>
+template <typename Team = WholeBlock, int kCount, typename Sum, typename IsUsed>
 __device__ bool GatherSegments(const MatmulTask& task, const Segment& segment, const IsUsed& is_used,
                                Sum (&sums)[kCount][4]) {
   if (segment.first_block == segment.last_block) return true;
   __shared__ int is_last;
-  const int num_threads = static_cast<int>(blockDim.x);
+  const int num_threads = Team::NumThreads();
   const int block = static_cast<int>(blockIdx.x);
   SumQuad<Sum>* const partials = static_cast<SumQuad<Sum>*>(task.partials) + threadIdx.x;
   SumQuad<Sum>* const own = partials + kCount * num_threads * (2 * block + (block == segment.first_block ? 1 : 0));
@@ -86,13 +113,13 @@ __device__ bool GatherSegments(const MatmulTask& task, const Segment& segment, c
     if (is_used(i)) own[i * num_threads] = {{sums[i][0], sums[i][1], sums[i][2], sums[i][3]}};
   }
   __threadfence();  // this thread's sums before the block's arrival
-  __syncthreads();  // all sums before thread 0 tells
+  Team::Sync();     // all sums before thread 0 tells
   if (threadIdx.x == 0) {
     int32_t* const counter = task.counters + segment.first_block;
     is_last = atomicAdd(counter, 1) == segment.last_block - segment.first_block ? 1 : 0;
     if (is_last != 0) *counter = 0;  // nobody else comes; the next launch finds it as this one did
   }
-  __syncthreads();  // is_last is written
+  Team::Sync();  // is_last is written
   if (is_last == 0) return false;
   __threadfence();  // the others' sums are read after their arrivals were seen
 #pragma unroll

@@ -33,7 +33,6 @@ constexpr int kChannelTiles = kChannels / 8 / kWarpColumns;  // of 8 channels, o
 constexpr int kStageBytes = kTileStageBytes;                 // along k
 constexpr int kRowUnits = kStageBytes / 16;
 constexpr int kNumStages = 4;
-constexpr int kGroupTiles = 8;
 
 template <int kMaxRows>
 struct TileShape {
@@ -43,25 +42,6 @@ struct TileShape {
   static constexpr int kSharedBytes = kNumStages * kStageUnits * 16;
   static_assert(kMaxRows % (16 * kWarpRows) == 0 && kMaxRows * kRowUnits % kNumThreads == 0);
 };
-
-struct TilePlace {
-  int first_row = 0;
-  int num_rows = 0;
-  int first_channel = 0;
-};
-
-__device__ TilePlace FindTilePlace(const MatmulTask& task, int tile) {
-  const int num_row_tiles = (task.num_rows + task.rows_per_pass - 1) / task.rows_per_pass;
-  const int num_channel_tiles = static_cast<int>((task.w.n + kChannels - 1) / kChannels);
-  const int group = tile / (kGroupTiles * num_channel_tiles);
-  const int in_group = tile % (kGroupTiles * num_channel_tiles);
-  const int height = min(kGroupTiles, num_row_tiles - group * kGroupTiles);
-  TilePlace place;
-  place.first_row = (group * kGroupTiles + in_group % height) * task.rows_per_pass;
-  place.num_rows = min(task.rows_per_pass, task.num_rows - place.first_row);
-  place.first_channel = in_group / height * kChannels;
-  return place;
-}
 
 constexpr int kLoadRows = kNumThreads / kRowUnits;  // that all threads copy at once
 
@@ -172,7 +152,7 @@ __global__ void __launch_bounds__(kNumThreads, kMaxRows <= 128 ? 2 : 1) TileMatm
   using Shape = TileShape<kMaxRows>;
   __shared__ Segment segment;
   for (int i = 0; FindSegment(task, i, segment); ++i) {
-    const TilePlace place = FindTilePlace(task, segment.tile);
+    const TilePlace place = FindTilePlace(task, segment.tile, kChannels);
     const TileRing<Math, kMaxRows> ring(task, place, segment.end_stage);
     for (int s = 0; s < kNumStages - 1; ++s) ring.LoadWeights(segment.first_stage + s, s);
     if (i == 0) ptx::GridDependencyWait();
@@ -187,7 +167,7 @@ __global__ void __launch_bounds__(kNumThreads, kMaxRows <= 128 ? 2 : 1) TileMatm
       ring.LoadRows(segment.first_stage + s + kNumStages - 1, s + kNumStages - 1);
       MultiplyTile<Math, Shape::kRowTiles>(ring.Rows(s), ring.Channels(s), place.num_rows, sums);
     }
-    const TilePlace done = FindTilePlace(task, segment.tile);
+    const TilePlace done = FindTilePlace(task, segment.tile, kChannels);
     const int warp_row = static_cast<int>(threadIdx.x) / 32 / kWarpColumns;
     const auto is_used = [&](int sum) { return (sum / kChannelTiles * kWarpRows + warp_row) * 16 < done.num_rows; };
     if (GatherSegments(task, segment, is_used, sums)) StoreTile(task, done, sums);

@@ -116,7 +116,7 @@ def compile_one(root, source, options):
 def judge(name, log, table, is_comparable):
     """Sentences about what is wrong with a file's kernels."""
     for line in log.splitlines():
-        if "ptxas" in line and "warning" in line.lower():
+        if "ptxas" in line and ("warning" in line.lower() or "Potential Performance Loss" in line):
             yield f"{name}: {line.strip()}"
     known = table["kernels"].get(name, {})
     found = parse(log)

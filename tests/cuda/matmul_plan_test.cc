@@ -63,16 +63,44 @@ KERNEL_TEST("matmul plan: the cost grows by at most 15 % from one row to the nex
   }
 }
 
+// Rows are multiplied 64 at a time there, and waves are of 256 channels: the steps are the machine's.
+KERNEL_TEST("matmul plan: int8 by warpgroups is chosen for many rows only, and never costs more than without") {
+  for (const Layer& layer : kLayers) {
+    MatmulProblem problem = ProblemOf(layer, WeightFormat::kInt8, 0);
+    double last = 0;
+    for (int m = 1; m <= 4096; ++m) {
+      problem.num_rows = m;
+      problem.has_warpgroups = false;
+      const MatmulCandidate without = cuda::PlanMatmul(problem);
+      problem.has_warpgroups = true;
+      const MatmulCandidate with = cuda::PlanMatmul(problem);
+      EXPECT(with.cost_clocks <= without.cost_clocks) << layer.name << "m" << m;
+      EXPECT(m > 16 || with.kernel != MatmulKernel::kWarpgroup) << layer.name << "m" << m;
+      EXPECT(m % 512 != 0 || with.kernel == MatmulKernel::kWarpgroup) << layer.name << "m" << m;
+      EXPECT(last == 0 || with.cost_clocks <= 1.3 * last) << layer.name << "m" << m << with.cost_clocks << last;
+      last = with.cost_clocks;
+    }
+  }
+}
+
 KERNEL_TEST("matmul plan: blocks cover the tiles, and what they share fits the workspace") {
   for (const Layer& layer : kLayers) {
     for (const int group_size : {0, 128}) {
       for (int m = 1; m <= 1100; m += 7) {
         MatmulProblem problem = ProblemOf(layer, WeightFormat::kInt8, group_size);
         problem.num_rows = m;
+        problem.has_warpgroups = true;
         for (const MatmulCandidate& plan : cuda::MatmulCandidates(problem)) {
           if (plan.skip_reason != nullptr || plan.kernel == MatmulKernel::kPlain) continue;
           EXPECT(plan.num_blocks >= 1 && plan.num_split_blocks <= plan.num_blocks) << layer.name << m;
           EXPECT(plan.num_blocks <= 2 * problem.num_multiprocessors) << layer.name << m;
+          if (plan.kernel == MatmulKernel::kWarpgroup) {
+            EXPECT(plan.rows_per_pass == (m <= 64 ? 64 : 128)) << layer.name << m;
+            EXPECT(plan.num_blocks <= problem.num_multiprocessors) << layer.name << m;
+            const int64_t slot_bytes = int64_t{4} * cuda::kWarpgroupChannels * cuda::kWarpgroupRows;
+            EXPECT(plan.num_split_blocks * 2 * slot_bytes <= int64_t{48} << 20) << layer.name << m;
+            continue;
+          }
           const bool is_skinny = plan.kernel == MatmulKernel::kSkinny;
           EXPECT(plan.rows_per_pass % (is_skinny ? 8 : 16) == 0 && plan.rows_per_pass >= 1);
           EXPECT(plan.rows_per_pass <= (is_skinny ? cuda::kSkinnyRows : cuda::kTileRows)) << layer.name << m;
@@ -89,6 +117,11 @@ KERNEL_TEST("matmul plan: a kernel that cannot run says why") {
   for (const MatmulCandidate& candidate : cuda::MatmulCandidates(problem)) {
     EXPECT((candidate.skip_reason == nullptr) == (candidate.kernel == MatmulKernel::kPlain));
   }
+  problem = ProblemOf(kLayers[0], WeightFormat::kInt8, 0);
+  problem.num_rows = 4096;
+  EXPECT(cuda::PlanMatmul(problem).kernel == MatmulKernel::kTile) << "no warpgroups";
+  problem = ProblemOf(kLayers[0], WeightFormat::kDense, 0);
+  problem.num_rows = 4;
   problem.x_dtype = DType::kBF16;
   problem.is_aligned = false;
   EXPECT(cuda::PlanMatmul(problem).kernel == MatmulKernel::kPlain);

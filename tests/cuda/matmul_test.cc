@@ -58,6 +58,12 @@ struct Sharing {
   int num_split_blocks;
 };
 
+bool HasWarpgroups() {
+  int major = 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+  return major == 9;
+}
+
 constexpr size_t kPartialSums = size_t{256} * 128 * 2;  // of a block, for the largest tile
 
 void RunShared(MatmulCase& matmul, const Sharing& sharing, cudaError_t (*launch)(const MatmulTask&, cudaStream_t),
@@ -87,6 +93,11 @@ void RunSkinny(const Format& format, const Size& size, const Sharing& sharing) {
 void RunTile(const Format& format, const Size& size, const Sharing& sharing) {
   MatmulCase matmul(ShapeOf(format, size), static_cast<uint32_t>(size.m * 1000 + size.n));
   RunShared(matmul, sharing, cuda::LaunchTileMatmul, "tile");
+}
+
+void RunWarpgroup(const Size& size, const Sharing& sharing) {
+  MatmulCase matmul(ShapeOf(kInt8, size), static_cast<uint32_t>(size.m * 1000 + size.n));
+  RunShared(matmul, sharing, cuda::LaunchWarpgroupMatmul, "warpgroup");
 }
 
 void RunPlain(const MatmulShape& shape) {
@@ -177,6 +188,22 @@ KERNEL_TEST("matmul tile: blocks that share tiles, more tiles than blocks") {
   RunTile(kDenseBf16, {300, 20, 64}, {32, 2, 2});  // ten tiles of rows: two groups
 }
 
+KERNEL_TEST("matmul warpgroup: rows, channels and K around the edges of tiles") {
+  if (!HasWarpgroups()) return;
+  RunWarpgroup({1, 1, 16}, {64, 1, 1});
+  RunWarpgroup({64, 255, 144}, {64, 1, 1});
+  RunWarpgroup({65, 40, 112}, {128, 1, 1});
+  RunWarpgroup({127, 257, 640}, {128, 2, 2});
+  RunWarpgroup({129, 128, 128}, {128, 2, 2});
+}
+
+KERNEL_TEST("matmul warpgroup: blocks that share tiles, more tiles than blocks") {
+  if (!HasWarpgroups()) return;
+  RunWarpgroup({100, 100, 1152}, {128, 3, 3});  // one tile in three
+  RunWarpgroup({50, 700, 1024}, {64, 2, 2});    // a wave, then one tile for two
+  RunWarpgroup({200, 300, 256}, {128, 3, 1});   // a wave, then one tile for one; the last rows are one group's
+}
+
 KERNEL_TEST("matmul: bias, residual and float32 outputs in every kernel") {
   for (const DType out : {DType::kF32, DType::kF16}) {
     for (const Format& format : {kDenseF16, kInt8, kInt4F16, kInt8GroupedF16}) {
@@ -190,6 +217,9 @@ KERNEL_TEST("matmul: bias, residual and float32 outputs in every kernel") {
         if (format.group_size != 0) continue;
         MatmulCase tile(shape, 4);
         RunShared(tile, {32, 2, 2}, cuda::LaunchTileMatmul, "tile");
+        if (format.format != WeightFormat::kInt8 || !HasWarpgroups()) continue;
+        MatmulCase warpgroup(shape, 4);
+        RunShared(warpgroup, {64, 2, 2}, cuda::LaunchWarpgroupMatmul, "warpgroup");
       }
     }
   }
@@ -228,8 +258,12 @@ KERNEL_TEST("matmul: the launcher serves every format with whatever kernel it pl
     launch.workspace = aligned;
     launch.workspace_bytes = bytes;
     launch.num_multiprocessors = 2;
-    EXPECT(cuda::LaunchMatmul(launch, nullptr) == cudaSuccess) << Describe(shape);
-    matmul.Check("launcher", rounding);
+    for (const bool has_warpgroups : {false, HasWarpgroups()}) {
+      launch.has_warpgroups = has_warpgroups;
+      matmul.Poison();
+      EXPECT(cuda::LaunchMatmul(launch, nullptr) == cudaSuccess) << Describe(shape);
+      matmul.Check("launcher", rounding);
+    }
   };
   for (const Format& format : {kDenseBf16, kDenseF16, kInt8, kInt4, kInt4Zeros, kInt8Grouped}) {
     for (const int m : {1, 20, 140}) run(ShapeOf(format, {m, 200, 256}), WeightRounding::kToActivations);

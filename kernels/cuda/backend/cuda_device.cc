@@ -13,6 +13,7 @@ namespace {
 
 constexpr int kOldestMajor = 8;     // sm_80: asynchronous copies and bfloat16 on tensor cores
 constexpr int kDependentMajor = 9;  // sm_90: programmatic dependent launch
+constexpr int kWarpgroupMajor = 9;  // sm_90 alone multiplies by warpgroups
 
 absl::Status CheckOrdinal(int ordinal) {
   int num_devices = 0;
@@ -59,9 +60,11 @@ absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Open(const CudaDeviceOptions
                                      num_multiprocessors, static_cast<double>(total_bytes) / (1 << 30));
   ASSIGN_OR_RETURN(std::unique_ptr<CudaStream> stream, CudaStream::Create());
   stream->set_overlaps_kernels(options.overlaps_kernels && major >= kDependentMajor);
-  return std::unique_ptr<Device>(new CudaDevice(
-      std::move(name), std::move(stream),
-      {.ordinal = ordinal, .num_multiprocessors = num_multiprocessors, .uses_graphs = options.uses_graphs}));
+  return std::unique_ptr<Device>(new CudaDevice(std::move(name), std::move(stream),
+                                                {.ordinal = ordinal,
+                                                 .num_multiprocessors = num_multiprocessors,
+                                                 .has_warpgroups = major == kWarpgroupMajor && minor == 0,
+                                                 .uses_graphs = options.uses_graphs}));
 }
 
 absl::StatusOr<std::unique_ptr<Buffer>> CudaDevice::Allocate(size_t num_bytes) {

@@ -37,6 +37,13 @@ Thread* TakeReady(Block& block) {
   return &block.threads[block.ready[first]];
 }
 
+// Copies arrive late: when nobody can go on without them. Null: nothing will ever happen again.
+Thread* NextThread(Block& block) {
+  Thread* next = TakeReady(block);
+  while (next == nullptr && LandBulkCopy()) next = TakeReady(block);
+  return next;
+}
+
 void Resume(Block& block, Thread* thread) {
   block.running = thread;
   threadIdx = thread->index;
@@ -45,24 +52,12 @@ void Resume(Block& block, Thread* thread) {
 // Gives way to whoever is next; returns when somebody has made this thread ready again.
 void Yield(Block& block) {
   Thread* me = block.running;
-  Thread* next = TakeReady(block);
+  Thread* next = NextThread(block);
   if (next != me) {
     block.running = next;
     SwitchFiber(&me->fiber, next != nullptr ? &next->fiber : &block.host);
   }
   Resume(block, me);
-}
-
-void Wake(Block& block, Thread& thread) {
-  thread.waits_at = nullptr;
-  PushReady(block, thread.number);
-}
-
-// Now and then the last to arrive lets the others go first.
-void MaybeYield(Block& block) {
-  if (block.order == Order::kFirst || Random(block) % 4 != 0) return;
-  PushReady(block, block.running->number);
-  Yield(block);
 }
 
 void EndThread(Block& block) {
@@ -75,6 +70,7 @@ void EndThread(Block& block) {
     if (other.mask & bit) SIMT_FAIL("has returned, but " + Describe(other) + " waits for it");
   }
   if (block.num_at_barrier > 0) Fail("has returned while other threads of the block wait at __syncthreads");
+  if (HasPendingProducts(me.number / kWarpLanes)) Fail("has returned without waiting for its products");
   LandAllCopies(&me);
   me.is_done = true;
   warp.done |= bit;
@@ -88,7 +84,7 @@ void ThreadEntry() {
   threadIdx = me->index;
   block.launch->run(block.launch->arguments);
   EndThread(block);
-  Thread* next = TakeReady(block);
+  Thread* next = NextThread(block);
   block.running = next;
   LeaveFiber(&me->fiber, next != nullptr ? &next->fiber : &block.host);
 }
@@ -96,13 +92,13 @@ void ThreadEntry() {
 void PrepareThreads(Block& block) {
   const int count = static_cast<int>(blockDim.x * blockDim.y * blockDim.z);
   block.threads.resize(count);
-  block.warps.assign((count + kWarpLanes - 1) / kWarpLanes, Warp());
+  for (Warp& warp : block.warps) warp.present = warp.waiting = warp.done = 0;
   block.ready_begin = block.num_ready = 0;
   block.num_live = count;
   block.num_at_barrier = block.num_votes = 0;
   block.has_failed = block.has_waited_for_grid = false;
   block.code = nullptr;
-  block.sync_time = block.time++;
+  block.sync_time = block.begin_time = block.time++;
   for (int i = 0; i < count; ++i) {
     Thread& thread = block.threads[i];
     thread.number = i;
@@ -112,6 +108,7 @@ void PrepareThreads(Block& block) {
     thread.has_waited_for_grid = false;
     thread.copies.clear();
     thread.num_groups = 0;
+    thread.fence_time = 0;
     thread.fiber.stack = TheStacks().Get(i);
     PrepareFiber(&thread.fiber, ThreadEntry);
     block.warps[i / kWarpLanes].present |= 1u << i % kWarpLanes;
@@ -147,6 +144,25 @@ void CheckAgreement(Block& block, const Thread& me, const Thread& other) {
 Block& TheBlock() {
   static Block block;
   return block;
+}
+
+void Wake(Block& block, Thread& thread) {
+  thread.waits_at = nullptr;
+  PushReady(block, thread.number);
+}
+
+void Pause(const char* what, Where where) {
+  Block& block = TheBlock();
+  block.running->waits_at = what;
+  block.running->where = where;
+  Yield(block);
+}
+
+// Now and then the last to arrive lets the others go first.
+void MaybeYield(Block& block) {
+  if (block.order == Order::kFirst || Random(block) % 4 != 0) return;
+  PushReady(block, block.running->number);
+  Yield(block);
 }
 
 int ThisLane() { return TheBlock().running->number % kWarpLanes; }
@@ -222,12 +238,16 @@ bool RunBlock(const LaunchRequest& request) {
   block.launch = &request;
   if (IsSeeded()) block.order = static_cast<Order>(Random(block) % 3);
   BeginSharedMemory(request.shared_bytes);
+  BeginBarriers();
+  BeginBulkCopies();
+  BeginProducts();
   PrepareThreads(block);
   Thread* first = TakeReady(block);
   block.running = first;
   SwitchFiber(&block.host, &first->fiber);
   block.running = nullptr;
   if (!block.has_failed && block.num_live > 0) ReportDeadlock(block);
+  if (!block.has_failed && LandBulkCopy()) Report("has ended while a bulk copy is on its way");
   if (!block.has_failed && request.is_dependent && !block.has_waited_for_grid) {
     Report("was launched as dependent and never called GridDependencyWait");
   }

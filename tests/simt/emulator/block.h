@@ -10,6 +10,7 @@
 //     -mllvm -tsan-instrument-atomics=0 -mllvm -tsan-instrument-func-entry-exit=0 -c -x c++ kernels/cuda/X.cu  (and
 //     tests/cuda/X_test.cc); the same without the last three options for tests/simt/emulator/*.cc and
 //     tests/cuda/harness_main.cc; then link all of it, without any -fsanitize.
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -20,7 +21,13 @@
 namespace simt {
 
 constexpr int kWarpLanes = 32;
+constexpr int kWarpgroupThreads = 128;
 constexpr int kMaxBlockThreads = 1024;
+constexpr int kMaxWarps = kMaxBlockThreads / kWarpLanes;
+constexpr int kAsyncAgent = kMaxBlockThreads;  // who writes what bulk copies bring, where a thread's number is asked
+
+// For every thread and the agent: what it did up to this time is in order before whoever has the clock.
+using Clock = std::array<uint32_t, kMaxBlockThreads + 1>;
 
 // An asynchronous copy of a thread.
 struct PendingCopy {
@@ -44,11 +51,13 @@ struct Thread {
   bool has_waited_for_grid = false;
   std::vector<PendingCopy> copies;
   uint32_t num_groups = 0;  // committed
+  uint32_t fence_time = 0;  // of the last FenceAsyncProxy
 };
 
 struct Warp {
   uint32_t present = 0, waiting = 0, done = 0;  // bits of lanes
   uint32_t sync_time = 0;
+  Clock known = {};  // by barriers in shared memory and named ones; times only grow, so nothing is ever cleared
 };
 
 // In what order threads that could run do run.
@@ -58,7 +67,7 @@ enum class Order : uint8_t { kFirst, kLast, kAny };
 struct Block {
   const LaunchRequest* launch = nullptr;
   std::vector<Thread> threads;
-  std::vector<Warp> warps;
+  std::vector<Warp> warps{kMaxWarps};
   Thread* running = nullptr;   // null: host code
   const void* code = nullptr;  // of the plain access that is being noted
   Fiber host;
@@ -71,7 +80,7 @@ struct Block {
   const Thread* first_at_barrier = nullptr;
   int last_votes = 0;
   // Counts on with every meeting: accesses before the last one of their block or warp are in order with what follows.
-  uint32_t time = 1, sync_time = 0;
+  uint32_t time = 1, sync_time = 0, begin_time = 0;
   bool has_failed = false;
   bool has_waited_for_grid = false;
 };
@@ -103,5 +112,31 @@ void LandAllCopies(Thread* thread);
 void CheckDeviceAccess(const void* address, size_t num_bytes, Access access, const void* code);
 // Whatever was written so far is there for all that follows: a launch that is not dependent begins, or a copy.
 void EndDependencies();
+// Shared memory by the addresses that instructions have; null outside it.
+void* SharedPointer(uint32_t address, size_t num_bytes);
+bool IsOrdered(const Block& block, uint32_t time, int earlier, int now);
+// An asynchronous copy of the agent's: begins with the thread's right to write, and ends.
+void BeginAgentCopy(void* shared, size_t num_bytes);
+void EndAgentCopy(void* shared, const void* global, size_t num_bytes);  // from null: zeros
+// An operand of product `id` (from 1 on, of the running block) by the running thread's warpgroup.
+void NoteProductRead(uint32_t id, const void* address, size_t num_bytes);
+
+// block.cc: the running thread waits until somebody wakes it.
+void Pause(const char* what, Where where);
+void Wake(Block& block, Thread& thread);
+void MaybeYield(Block& block);
+// barrier.cc: the running thread's work so far joins the clock; its warp learns of what the clock knows.
+void JoinClock(Clock& clock);
+void LearnClock(const Clock& clock);
+void BeginBarriers();
+// bulk_copy.cc: lands one copy, if there is any.
+bool LandBulkCopy();
+void AddBarrierBytes(uint64_t* barrier, int64_t num_bytes);
+void BeginBulkCopies();
+// product.cc
+void BeginProducts();
+// What is wrong with a write by thread `now` to what product `id` reads; empty: nothing.
+const char* ProductFault(uint32_t id, int now);
+bool HasPendingProducts(int warp);
 
 }  // namespace simt

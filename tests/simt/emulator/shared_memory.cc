@@ -16,6 +16,9 @@ namespace simt {
 namespace {
 
 constexpr size_t kAlignment = 128;
+// Where instructions see dynamic memory: aligned to no more than is promised. Static arrays lie behind it.
+constexpr uint32_t kFirstAddress = 1024 + 128;
+constexpr uint32_t kFirstStaticAddress = 1 << 18;
 
 // The last accesses of a byte. Of readers, the last, and the last of another warp than that one's.
 struct Cell {
@@ -24,7 +27,10 @@ struct Cell {
   bool is_atomic = false;       // the last write
   bool is_copying = false;      // an asynchronous copy that its thread has not waited for
   bool has_warp_mates = false;  // lanes beside `reader` read at the same time
+  bool is_agents = false;       // the last write was a bulk copy's
+  uint32_t products[4] = {};    // the last that read it, of each warpgroup
 };
+constexpr int kMaxWarpgroups = 4;  // that multiply
 
 struct SharedMemory {
   char* bytes = nullptr;
@@ -50,11 +56,9 @@ Cell* CellOf(const void* address, size_t num_bytes) {
   return nullptr;
 }
 
-bool IsOrdered(const Block& block, uint32_t time, int earlier, int now) {
-  if (time <= block.sync_time || earlier == now) return true;
-  return earlier / kWarpLanes == now / kWarpLanes && time <= block.warps[now / kWarpLanes].sync_time;
+std::string DescribeNumber(int number) {
+  return number == kAsyncAgent ? "a bulk copy" : Describe(TheBlock().threads[number]);
 }
-
 const char* Verb(Access access) {
   return access == Access::kRead ? "reads" : access == Access::kWrite ? "writes" : "changes atomically";
 }
@@ -65,9 +69,8 @@ std::string DescribeRace(int now, Access access, const char* what, int earlier, 
   const std::string place =
       is_dynamic ? "byte " + std::to_string(at - memory.bytes) + " of dynamic shared memory" : "a static shared array";
   const Block& block = TheBlock();
-  return "race: " + Describe(block.threads[now]) + " " + Verb(access) + " " + place + ", which " +
-         Describe(block.threads[earlier]) + " " + what +
-         (block.code != nullptr ? "; now in " + DescribeCode(block.code) : "");
+  return "race: " + DescribeNumber(now) + " " + Verb(access) + " " + place + ", which " + DescribeNumber(earlier) +
+         " " + what + (block.code != nullptr ? "; now in " + DescribeCode(block.code) : "");
 }
 [[noreturn]] void FailRace(int now, Access access, const char* what, int earlier, const void* address) {
   SIMT_FAIL(DescribeRace(now, access, what, earlier, address));
@@ -87,6 +90,10 @@ void CheckReaders(const Block& block, const Cell& cell, int now, Access access, 
   const char* what = "read with nothing between to order them";
   if (!IsOrdered(block, cell.read_time, cell.reader, now)) FailRace(now, access, what, cell.reader, address);
   if (!IsOrdered(block, cell.other_time, cell.other, now)) FailRace(now, access, what, cell.other, address);
+  for (const uint32_t id : cell.products) {
+    const char* fault = id != 0 ? ProductFault(id, now) : nullptr;
+    if (fault != nullptr) SIMT_FAIL("race: " + DescribeNumber(now) + " writes shared memory that a product " + fault);
+  }
   const bool is_warp_mate = cell.reader == now && cell.has_warp_mates;
   const uint32_t warp_time = std::max(block.sync_time, block.warps[now / kWarpLanes].sync_time);
   if (is_warp_mate && cell.read_time > warp_time) {
@@ -163,7 +170,71 @@ void BeginSharedMemory(size_t num_bytes) {
   }
   std::memset(memory.bytes, 0xff, num_bytes);
   if (StaticBytes() > 0) std::memset(__start_simt_shared, 0xff, StaticBytes());
-  for (Cell& cell : memory.cells) cell.is_copying = false;
+  for (Cell& cell : memory.cells) {
+    cell.is_copying = false;
+    std::memset(cell.products, 0, sizeof(cell.products));
+  }
+}
+
+bool IsOrdered(const Block& block, uint32_t time, int earlier, int now) {
+  if (time <= block.sync_time || earlier == now) return true;
+  const Warp& warp = block.warps[now / kWarpLanes];
+  if (time <= warp.known[earlier]) return true;
+  return earlier / kWarpLanes == now / kWarpLanes && time <= warp.sync_time;
+}
+
+uint32_t AddressOf(const void* shared) {
+  const SharedMemory& memory = Memory();
+  const char* at = static_cast<const char*>(shared);
+  if (at >= memory.bytes && at <= memory.bytes + memory.num_bytes) {
+    return kFirstAddress + static_cast<uint32_t>(at - memory.bytes);
+  }
+  return kFirstStaticAddress + static_cast<uint32_t>(at - __start_simt_shared);
+}
+void* SharedPointer(uint32_t address, size_t num_bytes) {
+  const SharedMemory& memory = Memory();
+  if (address < kFirstAddress || address + num_bytes > kFirstAddress + memory.num_bytes) return nullptr;
+  return memory.bytes + (address - kFirstAddress);
+}
+
+void BeginAgentCopy(void* shared, size_t num_bytes) {
+  Cell* cells = CellOf(shared, num_bytes);
+  if (cells == nullptr) Fail("copies to what is not the block's shared memory");
+  NoteAccessOf(TheBlock().running->number, shared, num_bytes, Access::kWrite);
+  for (size_t i = 0; i < num_bytes; ++i) cells[i].is_copying = true;
+  std::memset(shared, 0xff, num_bytes);
+}
+void EndAgentCopy(void* shared, const void* global, size_t num_bytes) {
+  if (global != nullptr) {
+    std::memcpy(shared, global, num_bytes);
+  } else {
+    std::memset(shared, 0, num_bytes);
+  }
+  Cell* cells = CellOf(shared, num_bytes);
+  for (size_t i = 0; i < num_bytes; ++i) {
+    cells[i].is_copying = false;
+    cells[i].is_agents = true;
+    cells[i].writer = kAsyncAgent;
+    cells[i].write_time = TheBlock().time;
+  }
+}
+
+void NoteProductRead(uint32_t id, const void* address, size_t num_bytes) {
+  const Block& block = TheBlock();
+  const int first = block.running->number / kWarpgroupThreads * kWarpgroupThreads;
+  Cell* cells = CellOf(address, num_bytes);
+  for (size_t i = 0; i < num_bytes; ++i) {
+    Cell& cell = cells[i];
+    const char* at = static_cast<const char*>(address) + i;
+    for (int warp = 0; warp < kWarpgroupThreads / kWarpLanes; ++warp) {
+      CheckWriter(block, cell, first + warp * kWarpLanes, Access::kRead, at);
+    }
+    const bool is_written = cell.write_time > block.begin_time;
+    if (is_written && !cell.is_agents && block.threads[cell.writer].fence_time < cell.write_time) {
+      SIMT_FAIL("a product reads what " + DescribeNumber(cell.writer) + " wrote, with no FenceAsyncProxy after it");
+    }
+    cell.products[first / kWarpgroupThreads % kMaxWarpgroups] = id;
+  }
 }
 
 void* SharedBytes() { return Memory().bytes; }

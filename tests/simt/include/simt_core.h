@@ -38,6 +38,7 @@ int ThisLane();
 // The block's dynamic shared memory.
 void* SharedBytes();
 bool IsShared(const void* address, size_t num_bytes);
+uint32_t AddressOf(const void* shared);  // as instructions have it
 // Asynchronous copies of the calling thread: they land when a wait covers them, or, by the seed, earlier.
 void CopyAsync(void* shared, const void* global, size_t num_bytes, bool is_valid);
 void CommitCopies();

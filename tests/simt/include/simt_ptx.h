@@ -49,9 +49,7 @@ template <typename T>
 T* SharedMemory() {
   return static_cast<T*>(simt::SharedBytes());
 }
-inline uint32_t SharedAddress(const void* shared) {
-  return static_cast<uint32_t>(static_cast<const char*>(shared) - static_cast<const char*>(simt::SharedBytes()));
-}
+inline uint32_t SharedAddress(const void* shared) { return simt::AddressOf(shared); }
 
 inline void CpAsync16(void* shared, const void* global, bool is_valid) {
   simt::CopyAsync(shared, global, 16, is_valid);

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// Products of a warpgroup (four warps, the first a multiple of 4) on tensor cores, sm_90a: d = a * b (+ d) of 64 x N,
+// asynchronous. B, and A where it is not in registers, lie in shared memory as a descriptor says. Device code only;
+// elsewhere the bodies trap. Under MILLRACE_SIMT the same names come from the emulator's header.
+//
+//   WgmmaFence    after registers that a product takes or adds to were written, before the product
+//   WgmmaCommit   products since the last one are a group
+//   WgmmaWait<n>  at most n groups are unfinished: until then neither sums nor operands may be touched
+//
+// With g = lane / 4 and t = lane % 4, warp w of the group holds rows 16w ..: d[j] is columns 8j + 2t, 8j + 2t + 1 of
+// row 16w + g, then of row 16w + g + 8. A in registers as of MmaBf16.
+#include "kernels/cuda/common/ptx_barrier.h"
+
+namespace millrace::cuda::ptx {
+
+enum class Swizzle : uint8_t { kNone = 0, k128 = 1, k64 = 2, k32 = 3 };
+// Whether neighbours in memory are neighbours along k, or along the rows of A and columns of B (16-bit types only).
+enum class MatrixOrder : uint8_t { kAlongK, kAcrossK };
+
+// Rows of the swizzle's width; its 16-byte pieces p of row r lie at p ^ (r % 8) (k128), of memory aligned to 8 rows.
+// `stride_bytes` leads from 8 rows to the next 8: rows of the matrix where kAlongK, of k where kAcrossK. There,
+// `leading_bytes` leads to the next swizzle's width of columns; kAlongK it is not looked at.
+__device__ __forceinline__ uint64_t MatrixDescriptor(const void* shared, Swizzle swizzle, uint32_t leading_bytes,
+                                                     uint32_t stride_bytes) {
+  const uint64_t start = SharedAddress(shared) >> 4 & 0x3fff;
+  return start | static_cast<uint64_t>(leading_bytes >> 4) << 16 | static_cast<uint64_t>(stride_bytes >> 4) << 32 |
+         static_cast<uint64_t>(swizzle) << 62;
+}
+// A descriptor of what lies some bytes (a multiple of 16) further on.
+__device__ __forceinline__ uint64_t Advance(uint64_t descriptor, uint32_t num_bytes) {
+  return descriptor + (num_bytes >> 4);
+}
+
+}  // namespace millrace::cuda::ptx
+
+#ifdef MILLRACE_SIMT
+#include <simt_ptx_wgmma.h>
+#else
+namespace millrace::cuda::ptx {
+
+__device__ __forceinline__ void WgmmaFence() { MILLRACE_SM90_ASM("wgmma.fence.sync.aligned;" :: : "memory"); }
+__device__ __forceinline__ void WgmmaCommit() { MILLRACE_SM90_ASM("wgmma.commit_group.sync.aligned;" :: : "memory"); }
+template <int kPending>
+__device__ __forceinline__ void WgmmaWait() {
+  MILLRACE_SM90_ASM("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+// Operand lists: a product of N columns has N / 2 registers of sums.
+#define MILLRACE_D32                                                       \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define MILLRACE_D64                                                                 \
+  MILLRACE_D32                                                                       \
+  ", "                                                                               \
+  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
+  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define MILLRACE_D128                                                                            \
+  MILLRACE_D64                                                                                   \
+  ", "                                                                                           \
+  "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "             \
+  "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "             \
+  "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
+  "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define MILLRACE_SUMS4(constraint, d, j) \
+  constraint(d[j][0]), constraint(d[j][1]), constraint(d[j][2]), constraint(d[j][3])
+#define MILLRACE_SUMS16(constraint, d, j)                                                                       \
+  MILLRACE_SUMS4(constraint, d, j), MILLRACE_SUMS4(constraint, d, j + 1), MILLRACE_SUMS4(constraint, d, j + 2), \
+      MILLRACE_SUMS4(constraint, d, j + 3)
+#define MILLRACE_SUMS32(constraint, d, j) MILLRACE_SUMS16(constraint, d, j), MILLRACE_SUMS16(constraint, d, j + 4)
+#define MILLRACE_SUMS64(constraint, d, j) MILLRACE_SUMS32(constraint, d, j), MILLRACE_SUMS32(constraint, d, j + 8)
+#define MILLRACE_SUMS128(constraint, d, j) MILLRACE_SUMS64(constraint, d, j), MILLRACE_SUMS64(constraint, d, j + 16)
+
+// Both operands in shared memory, along k. `x`, `y`, `z`: the operands after the sums' registers.
+#define MILLRACE_WGMMA_SHARED(name, type, columns, shape, registers, sums, constraint, x, y, z, tail)     \
+  __device__ __forceinline__ void name(type(&d)[columns / 8][4], uint64_t a, uint64_t b, bool adds) {     \
+    MILLRACE_SM90_ASM("{\n\t.reg .pred adds;\n\tsetp.ne.b32 adds, %" z                                    \
+                      ", 0;\n\t"                                                                          \
+                      "wgmma.mma_async.sync.aligned." shape " {" registers "}, %" x ", %" y ", adds" tail \
+                      ";\n\t}" : sums(constraint, d, 0) : "l"(a),                                         \
+                      "l"(b), "r"(static_cast<int>(adds)));                                               \
+  }
+MILLRACE_WGMMA_SHARED(WgmmaS8, int32_t, 128, "m64n128k32.s32.s8.s8", MILLRACE_D64, MILLRACE_SUMS64, "+r", "64", "65",
+                      "66", "")
+MILLRACE_WGMMA_SHARED(WgmmaS8, int32_t, 256, "m64n256k32.s32.s8.s8", MILLRACE_D128, MILLRACE_SUMS128, "+r", "128",
+                      "129", "130", "")
+MILLRACE_WGMMA_SHARED(WgmmaBf16, float, 128, "m64n128k16.f32.bf16.bf16", MILLRACE_D64, MILLRACE_SUMS64, "+f", "64",
+                      "65", "66", ", 1, 1, 0, 0")
+MILLRACE_WGMMA_SHARED(WgmmaF16, float, 128, "m64n128k16.f32.f16.f16", MILLRACE_D64, MILLRACE_SUMS64, "+f", "64", "65",
+                      "66", ", 1, 1, 0, 0")
+
+// A in registers. The last number of the tail transposes B.
+#define MILLRACE_WGMMA_REGISTERS(name, columns, shape, registers, sums, w, x, y, z, p, b_operand, tail)           \
+  __device__ __forceinline__ void name(float(&d)[columns / 8][4], const uint32_t(&a)[4], uint64_t b, bool adds) { \
+    MILLRACE_SM90_ASM("{\n\t.reg .pred adds;\n\tsetp.ne.b32 adds, %" p                                            \
+                      ", 0;\n\t"                                                                                  \
+                      "wgmma.mma_async.sync.aligned." shape " {" registers "}, {%" w ", %" x ", %" y ", %" z      \
+                      "}, %" b_operand ", adds" tail ";\n\t}" : sums("+f", d, 0) : "r"(a[0]),                     \
+                      "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(adds)));                      \
+  }
+#define MILLRACE_WGMMA_ORDERS(type, shape)                                                                             \
+  MILLRACE_WGMMA_REGISTERS(Wgmma##type##AlongK, 64, "m64n64" shape, MILLRACE_D32, MILLRACE_SUMS32, "32", "33", "34",   \
+                           "35", "37", "36", ", 1, 1, 0")                                                              \
+  MILLRACE_WGMMA_REGISTERS(Wgmma##type##AcrossK, 64, "m64n64" shape, MILLRACE_D32, MILLRACE_SUMS32, "32", "33", "34",  \
+                           "35", "37", "36", ", 1, 1, 1")                                                              \
+  MILLRACE_WGMMA_REGISTERS(Wgmma##type##AlongK, 128, "m64n128" shape, MILLRACE_D64, MILLRACE_SUMS64, "64", "65", "66", \
+                           "67", "69", "68", ", 1, 1, 0")                                                              \
+  MILLRACE_WGMMA_REGISTERS(Wgmma##type##AcrossK, 128, "m64n128" shape, MILLRACE_D64, MILLRACE_SUMS64, "64", "65",      \
+                           "66", "67", "69", "68", ", 1, 1, 1")
+MILLRACE_WGMMA_ORDERS(Bf16, "k16.f32.bf16.bf16")
+MILLRACE_WGMMA_ORDERS(F16, "k16.f32.f16.f16")
+
+// By the order of B.
+template <MatrixOrder kOrder, int kColumnTiles>
+__device__ __forceinline__ void WgmmaBf16(float (&d)[kColumnTiles][4], const uint32_t (&a)[4], uint64_t b, bool adds) {
+  if constexpr (kOrder == MatrixOrder::kAlongK) {
+    WgmmaBf16AlongK(d, a, b, adds);
+  } else {
+    WgmmaBf16AcrossK(d, a, b, adds);
+  }
+}
+template <MatrixOrder kOrder, int kColumnTiles>
+__device__ __forceinline__ void WgmmaF16(float (&d)[kColumnTiles][4], const uint32_t (&a)[4], uint64_t b, bool adds) {
+  if constexpr (kOrder == MatrixOrder::kAlongK) {
+    WgmmaF16AlongK(d, a, b, adds);
+  } else {
+    WgmmaF16AcrossK(d, a, b, adds);
+  }
+}
+
+}  // namespace millrace::cuda::ptx
+#endif
