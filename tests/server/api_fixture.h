@@ -24,10 +24,11 @@ struct JsonReply {
 };
 
 struct ApiFixture {
-  explicit ApiFixture(FakeEngine::Options engine_options = {}, ApiOptions api_options = {}, HttpLimits limits = {})
+  explicit ApiFixture(FakeEngine::Options engine_options = {}, ApiOptions api_options = {}, HttpLimits limits = {},
+                      const std::string& log_file = "")
       : engine(std::make_unique<FakeEngine>(std::move(engine_options))) {
     metrics = Metrics::Create({.model_name = "fake", .version = "1.2.3"});
-    log = *Log::Create(LogLevel::kOff);
+    log = *Log::Create(log_file.empty() ? LogLevel::kOff : LogLevel::kDebug, log_file);
     observer = MakeRequestObserver(*metrics, log.get(), &usage);
     state.SetGenerator(Generator::Create(*engine, observer.get(), Generator::Options{}));
     state.SetHealth(EngineHealth::kReady);
