@@ -5,7 +5,9 @@
 
 #include <catch2/catch.hpp>
 #include <set>
+#include <thread>
 
+#include "absl/strings/numbers.h"
 #include "tests/server/grpc_fixture.h"
 
 namespace millrace {
@@ -88,7 +90,11 @@ TEST_CASE("gRPC: every method but the probes wants a key with the role infer", "
 
 TEST_CASE("gRPC: a refusal by a limit says when to come back", "[grpc][limits]") {
   GrpcFixture fixture;
-  REQUIRE(fixture.keys.AddText("- {key: k, tenant: acme, tokens_per_minute: 100}\n", "keys").ok());
+  REQUIRE(fixture.keys
+              .AddText("- {key: k, tenant: acme, tokens_per_minute: 100}\n"
+                       "- {key: unused, tokens_per_minute: 100}\n",
+                       "keys")
+              .ok());
   Context first, second, third;
   CHECK(Generate(fixture, first, "k", 36).status.ok());
   const Outcome refused = Generate(fixture, second, "k", 36);
@@ -100,7 +106,7 @@ TEST_CASE("gRPC: a refusal by a limit says when to come back", "[grpc][limits]")
   REQUIRE(absl::SimpleAtoi(Trailing(second, "grpc-retry-pushback-ms"), &milliseconds));
   CHECK((seconds >= 1 && seconds <= 60));
   CHECK((milliseconds > 0 && milliseconds <= seconds * 1000));
-  CHECK(Generate(fixture, third, "k", 90).status.error_code() == grpc::StatusCode::INVALID_ARGUMENT);
+  CHECK(Generate(fixture, third, "unused", 90).status.error_code() == grpc::StatusCode::INVALID_ARGUMENT);
 }
 
 TEST_CASE("gRPC: a cancelled call gives its place back", "[grpc][limits]") {
