@@ -40,7 +40,7 @@ void LeaveAtOnce(int signal_number) {
   _exit(1);
 }
 
-// SIGTERM and SIGINT as readable events. Blocks them for every thread started later.
+// SIGTERM, SIGINT and SIGHUP as readable events. Blocks them for every thread started later.
 class SignalWatch {
  public:
   SignalWatch() {
@@ -48,18 +48,18 @@ class SignalWatch {
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &set, nullptr);
     descriptor_ = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     signal(SIGPIPE, SIG_IGN);
   }
   ~SignalWatch() { close(descriptor_); }
-  // The signal that came within the time, or 0.
-  int Wait(absl::Duration limit) {
-    pollfd poller{descriptor_, POLLIN, 0};
-    if (poll(&poller, 1, static_cast<int>(absl::ToInt64Milliseconds(limit))) <= 0) return 0;
-    signalfd_siginfo info;
-    if (read(descriptor_, &info, sizeof(info)) != sizeof(info)) return 0;
-    return static_cast<int>(info.ssi_signo);
+  // The signal to stop that came within the time, or 0. SIGHUP calls `on_hangup`.
+  int Wait(absl::Duration limit, const std::function<void()>& on_hangup) {
+    const int number = Next(limit);
+    if (number != SIGHUP) return number;
+    on_hangup();
+    return 0;
   }
   // From now on nobody reads the events: the next signal ends the process at once, and so does the end of `limit`.
   void LeaveAtNext(absl::Duration limit) {
@@ -77,6 +77,14 @@ class SignalWatch {
   }
 
  private:
+  int Next(absl::Duration limit) {
+    pollfd poller{descriptor_, POLLIN, 0};
+    if (poll(&poller, 1, static_cast<int>(absl::ToInt64Milliseconds(limit))) <= 0) return 0;
+    signalfd_siginfo info;
+    if (read(descriptor_, &info, sizeof(info)) != sizeof(info)) return 0;
+    return static_cast<int>(info.ssi_signo);
+  }
+
   int descriptor_ = -1;
 };
 
@@ -102,13 +110,14 @@ class App {
       if (absl::Status status = keys_.AddFile(options_.api_key_file); !status.ok()) return status;
     }
     metrics_ = Metrics::Create({.model_name = state_.model_names().front(), .version = MillraceVersion()});
-    observer_ = MakeRequestObserver(*metrics_, options_.logs_requests ? log_.get() : nullptr);
+    observer_ = MakeRequestObserver(*metrics_, options_.logs_requests ? log_.get() : nullptr, &usage_);
     handler_ = std::make_unique<ApiHandler>(
         ApiParts{.state = state_,
                  .keys = keys_,
                  .metrics = *metrics_,
                  .log = *log_,
-                 .transport_stats = [this] { return CollectTransportStats(); }},
+                 .transport_stats = [this] { return CollectTransportStats(); },
+                 .usage = &usage_},
         ApiOptions{.version = MillraceVersion(),
                    .keep_alive_interval = options_.keep_alive_seconds > 0 ? absl::Seconds(options_.keep_alive_seconds)
                                                                           : absl::InfiniteDuration(),
@@ -141,7 +150,7 @@ class App {
   // The main thread's loop: signals and the engine's pulse.
   int Watch(SignalWatch& signals, const absl::Notification& is_loaded, const absl::Status& load_status) {
     while (true) {
-      const int signal_number = signals.Wait(kWatchInterval);
+      const int signal_number = signals.Wait(kWatchInterval, [this] { ReloadKeys(); });
       if (state_.is_ready()) is_loaded.WaitForNotification();  // at once: requests may have begun, and deserve a drain
       if (!is_loaded.HasBeenNotified()) {
         if (signal_number == 0) {
@@ -246,6 +255,14 @@ class App {
     if (is_stuck) log_->Error("loading makes no progress", {{"seconds", absl::ToDoubleSeconds(silence)}});
   }
 
+  void ReloadKeys() {
+    if (absl::Status status = keys_.Reload(); !status.ok()) {
+      log_->Error("the keys were not read again; the old ones stay", {{"error", std::string(status.message())}});
+      return;
+    }
+    log_->Info("the keys were read again", {{"api_keys", static_cast<int64_t>(keys_.num_keys())}});
+  }
+
   bool WatchEngine() {
     const EngineHealth before = state_.health();
     const EngineHealth health = engine_->CheckHealth(absl::Seconds(options_.step_seconds));
@@ -266,7 +283,7 @@ class App {
                {{"active_requests", int64_t{http_->num_active_requests()}}, {"limit_seconds", options_.drain_seconds}});
     const absl::Time deadline = absl::Now() + absl::Seconds(options_.drain_seconds);
     while (NumActive() > 0 && absl::Now() < deadline) {
-      if (const int again = signals.Wait(absl::Milliseconds(50)); again != 0) {
+      if (const int again = signals.Wait(absl::Milliseconds(50), [this] { ReloadKeys(); }); again != 0) {
         log_->Warning("stopped at once by a second signal");
         _exit(128 + again);
       }
@@ -289,6 +306,7 @@ class App {
   std::atomic<int64_t> load_progress_ns_{absl::GetCurrentTimeNanos()};
   ServerState state_;
   ApiKeys keys_;
+  UsageLedger usage_{absl::Now};
   std::unique_ptr<Log> log_;
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<RequestObserver> observer_;

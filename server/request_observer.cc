@@ -16,22 +16,28 @@ double Milliseconds(absl::Time from, absl::Time to) {
 
 class Observer : public RequestObserver {
  public:
-  Observer(Metrics& metrics, Log* log) : metrics_(metrics), log_(log) {}
+  Observer(Metrics& metrics, Log* log, UsageLedger* usage) : metrics_(metrics), log_(log), usage_(usage) {}
 
-  void OnPrefilled(int32_t num_prompt_tokens, int32_t num_cached_tokens) override {
-    metrics_.OnPrefilled(num_prompt_tokens, num_cached_tokens);
+  void OnPrefilled(const Caller& caller, int32_t num_prompt_tokens, int32_t num_cached_tokens) override {
+    metrics_.OnPrefilled(caller.tenant.name, num_prompt_tokens, num_cached_tokens);
+    if (usage_ != nullptr) usage_->OnPrefilled(caller.tenant.name, num_prompt_tokens, num_cached_tokens);
   }
-  void OnGenerated(int32_t num_tokens) override { metrics_.OnGenerated(num_tokens); }
+  void OnGenerated(const Caller& caller, int32_t num_tokens) override {
+    metrics_.OnGenerated(caller.tenant.name, num_tokens);
+    if (usage_ != nullptr) usage_->OnGenerated(caller.tenant.name, num_tokens);
+  }
   void OnFirstToken(const Caller&, absl::Duration since_received) override { metrics_.OnFirstToken(since_received); }
   void OnInterTokenLatency(absl::Duration latency) override { metrics_.OnInterTokenLatency(latency); }
 
   void OnFinished(const RequestRecord& record) override {
     metrics_.OnFinished(record);
+    if (usage_ != nullptr) usage_->OnFinished(record.caller.tenant.name, record.finish);
     if (log_ == nullptr) return;
     const absl::Time prefill_end = record.first_token == absl::InfinitePast() ? record.finished : record.first_token;
     log_->Info("request", {{"request_id", record.caller.request_id},
                            {"endpoint", record.caller.endpoint},
                            {"tenant", record.caller.tenant.name},
+                           {"key", record.caller.key_name},
                            {"remote", record.caller.remote},
                            {"finish_reason", FinishReasonName(record.finish)},
                            {"choices", int64_t{record.num_choices}},
@@ -46,8 +52,10 @@ class Observer : public RequestObserver {
   }
 
   void OnRejected(const Caller& caller, const absl::Status& status) override {
-    if (absl::IsResourceExhausted(status)) metrics_.OnRejected("queue_full");
-    if (absl::IsUnavailable(status)) metrics_.OnRejected("unavailable");
+    if (const std::string reason = RejectionReason(status); !reason.empty()) {
+      metrics_.OnRejected(caller.tenant.name, reason);
+      if (usage_ != nullptr) usage_->OnRejected(caller.tenant.name);
+    }
     if (log_ == nullptr) return;
     const ApiError error = ToApiError(status);
     log_->Info("request refused", {{"request_id", caller.request_id},
@@ -56,18 +64,20 @@ class Observer : public RequestObserver {
                                    {"code", error.code},
                                    {"param", std::string_view(error.param).substr(0, 200)},
                                    {"tenant", caller.tenant.name},
+                                   {"key", caller.key_name},
                                    {"remote", caller.remote}});
   }
 
  private:
   Metrics& metrics_;
   Log* const log_;
+  UsageLedger* const usage_;
 };
 
 }  // namespace
 
-std::unique_ptr<RequestObserver> MakeRequestObserver(Metrics& metrics, Log* log) {
-  return std::make_unique<Observer>(metrics, log);
+std::unique_ptr<RequestObserver> MakeRequestObserver(Metrics& metrics, Log* log, UsageLedger* usage) {
+  return std::make_unique<Observer>(metrics, log, usage);
 }
 
 }  // namespace millrace

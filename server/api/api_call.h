@@ -13,7 +13,9 @@ struct ApiHandler::Call {
   HttpRequest request;
   std::shared_ptr<ResponseWriter> writer;
   Tenant tenant;
-  std::string argument;  // what follows a route's prefix: the {id} of /v1/models/{id}
+  std::string key_name;                // of the key that asks
+  std::shared_ptr<const Quota> quota;  // what that key has left; null: no limits
+  std::string argument;                // what follows a route's prefix: the {id} of /v1/models/{id}
 
   void Send(std::string body) { writer->Send({.body = std::move(body)}); }
 };
@@ -21,13 +23,17 @@ struct ApiHandler::Call {
 struct ApiHandler::Route {
   // kAside: a thread of its own, for what must answer while every worker is busy with long prompts.
   enum class Place : uint8_t { kIo, kWorker, kAside };
-  enum class Access : uint8_t { kProbe, kMetrics, kKey };
+  // Has no default, so that a route which does not say whom it serves does not compile.
+  struct Whom {
+    constexpr Whom(Access to) : access(to) {}  // NOLINT(google-explicit-constructor)
+    Access access;
+  };
 
   const char* path;  // ends with '/' when an argument follows
   const char* method;
   Endpoint endpoint;
   Place place;
-  Access access;
+  Whom whom;
 };
 
 }  // namespace millrace

@@ -8,9 +8,13 @@
 #include "server/api/api_call.h"
 #include "server/api/api_error.h"
 #include "server/api/json_writer.h"
+#include "server/api/rate_headers.h"
 
 namespace millrace {
 namespace {
+
+template <typename Route>
+concept ConstructsWithoutAccess = requires { Route{"/", "GET", nullptr, Route::Place::kIo}; };
 
 // HEAD asks for what GET would say.
 bool IsMethod(const std::string& method, const char* wanted) {
@@ -46,22 +50,24 @@ ApiHandler::~ApiHandler() = default;
 
 const ApiHandler::Route* ApiHandler::FindRoute(const std::string& path) {
   using Place = Route::Place;
-  using Access = Route::Access;
+  static_assert(!ConstructsWithoutAccess<Route>);
   static constexpr Route kRoutes[] = {
       {"/livez", "GET", &ApiHandler::Live, Place::kIo, Access::kProbe},
       {"/readyz", "GET", &ApiHandler::Ready, Place::kIo, Access::kProbe},
       {"/health", "GET", &ApiHandler::Ready, Place::kIo, Access::kProbe},
       {"/ping", "GET", &ApiHandler::Ready, Place::kIo, Access::kProbe},
       {"/metrics", "GET", &ApiHandler::MetricsPage, Place::kAside, Access::kMetrics},
-      {"/version", "GET", &ApiHandler::Version, Place::kIo, Access::kKey},
-      {"/openapi.json", "GET", &ApiHandler::OpenApi, Place::kIo, Access::kKey},
-      {"/v1/models", "GET", &ApiHandler::Models, Place::kIo, Access::kKey},
-      {"/v1/models/", "GET", &ApiHandler::Model, Place::kIo, Access::kKey},
-      {"/v1/chat/completions", "POST", &ApiHandler::Chat, Place::kWorker, Access::kKey},
-      {"/v1/completions", "POST", &ApiHandler::Completion, Place::kWorker, Access::kKey},
-      {"/v1/embeddings", "POST", &ApiHandler::Embedding, Place::kWorker, Access::kKey},
-      {"/tokenize", "POST", &ApiHandler::Tokenize, Place::kWorker, Access::kKey},
-      {"/detokenize", "POST", &ApiHandler::Detokenize, Place::kWorker, Access::kKey},
+      {"/version", "GET", &ApiHandler::Version, Place::kIo, Access::kAnyKey},
+      {"/openapi.json", "GET", &ApiHandler::OpenApi, Place::kIo, Access::kAnyKey},
+      {"/v1/models", "GET", &ApiHandler::Models, Place::kIo, Access::kInfer},
+      {"/v1/models/", "GET", &ApiHandler::Model, Place::kIo, Access::kInfer},
+      {"/v1/chat/completions", "POST", &ApiHandler::Chat, Place::kWorker, Access::kInfer},
+      {"/v1/completions", "POST", &ApiHandler::Completion, Place::kWorker, Access::kInfer},
+      {"/v1/embeddings", "POST", &ApiHandler::Embedding, Place::kWorker, Access::kInfer},
+      {"/tokenize", "POST", &ApiHandler::Tokenize, Place::kWorker, Access::kInfer},
+      {"/detokenize", "POST", &ApiHandler::Detokenize, Place::kWorker, Access::kInfer},
+      {"/admin/usage", "GET", &ApiHandler::AdminUsage, Place::kAside, Access::kAdmin},
+      {"/admin/keys", "GET", &ApiHandler::AdminKeys, Place::kAside, Access::kAdmin},
   };
   for (const Route& route : kRoutes) {
     const std::string_view prefix = route.path;
@@ -74,37 +80,41 @@ const ApiHandler::Route* ApiHandler::FindRoute(const std::string& path) {
   return nullptr;
 }
 
-absl::StatusOr<Tenant> ApiHandler::Authenticate(const HttpRequest& request, const Route& route) const {
-  const bool is_open = route.access == Route::Access::kProbe ||
-                       (route.access == Route::Access::kMetrics && options_.metrics_access == MetricsAccess::kPublic);
-  if (is_open) return Tenant{};
-  return parts_.keys.Authenticate(request.Header("authorization"), request.Header("x-api-key"));
+// An unknown path asks for any key: it tells nothing to those without one.
+absl::StatusOr<Identity> ApiHandler::Authorize(const HttpRequest& request, const Route* route) const {
+  Access access = route == nullptr ? Access::kAnyKey : route->whom.access;
+  if (access == Access::kMetrics && options_.metrics_access == MetricsAccess::kPublic) access = Access::kProbe;
+  return parts_.keys.Authorize(request.Header("authorization"), request.Header("x-api-key"), access);
 }
 
-// Refuses before the body is read; an unknown path tells nothing to those without a key.
+// Refuses before the body is read.
 std::optional<HttpResponse> ApiHandler::CheckHeaders(const HttpRequest& request) {
   const Route* route = FindRoute(request.path);
+  auto identity = Authorize(request, route);
   std::optional<HttpResponse> refusal;
-  if (route == nullptr) {
-    auto tenant = parts_.keys.Authenticate(request.Header("authorization"), request.Header("x-api-key"));
-    refusal = tenant.ok() ? UnknownRoute(request) : ErrorResponse(tenant.status());
-  } else if (auto tenant = Authenticate(request, *route); !tenant.ok()) {
-    refusal = ErrorResponse(tenant.status());
+  if (!identity.ok()) {
+    refusal = ErrorResponse(identity.status());
+  } else if (route == nullptr) {
+    refusal = UnknownRoute(request);
   } else if (!IsMethod(request.method, route->method)) {
     refusal = WrongMethod(request, route->method);
   }
-  if (refusal) LogRefusal(request, *refusal, "");
+  if (!refusal) return refusal;
+  if (identity.ok() && identity->quota != nullptr) AddRateHeaders(identity->quota->state(), refusal->headers);
+  LogRefusal(request, *refusal, identity.ok() ? *identity : Identity{});
   return refusal;
 }
 
 void ApiHandler::Handle(HttpRequest request, std::shared_ptr<ResponseWriter> writer) {
   const Route* route = FindRoute(request.path);
+  auto identity = Authorize(request, route);
+  if (!identity.ok()) return writer->Send(ErrorResponse(identity.status()));
   if (route == nullptr) return writer->Send(UnknownRoute(request));
-  auto tenant = Authenticate(request, *route);
-  if (!tenant.ok()) return writer->Send(ErrorResponse(tenant.status()));
   auto call = std::make_shared<Call>();
-  call->tenant = *std::move(tenant);
-  call->writer = std::move(writer);
+  call->tenant = std::move(identity->tenant);
+  call->key_name = std::move(identity->key_name);
+  call->quota = std::move(identity->quota);
+  call->writer = WithRateHeaders(std::move(writer), call->quota);
   call->argument = request.path.substr(std::min(request.path.size(), std::string_view(route->path).size()));
   call->request = std::move(request);
   if (route->place == Route::Place::kIo) return (this->*route->endpoint)(*call);
@@ -113,7 +123,7 @@ void ApiHandler::Handle(HttpRequest request, std::shared_ptr<ResponseWriter> wri
     if (!call->writer->is_closed()) (this->*route->endpoint)(*call);
   });
   if (!is_taken) {
-    parts_.metrics.OnRejected("workers_busy");
+    NoteRejection(*call, "workers_busy");
     Refuse(*call, absl::ResourceExhaustedError("too many requests wait to be read"));
   }
 }
@@ -134,20 +144,26 @@ HttpResponse ApiHandler::TransportError(int status, const std::string& message) 
                                 .code = code});
 }
 
-void ApiHandler::LogRefusal(const HttpRequest& request, const HttpResponse& response, std::string_view tenant) {
+void ApiHandler::LogRefusal(const HttpRequest& request, const HttpResponse& response, const Identity& who) {
   if (!options_.logs_requests) return;
   parts_.log.Info("request refused", {{"request_id", request.id},
                                       {"method", std::string_view(request.method).substr(0, 32)},
                                       {"path", std::string_view(request.path).substr(0, 200)},
                                       {"status", int64_t{response.status}},
-                                      {"tenant", tenant},
+                                      {"tenant", who.tenant.name},
+                                      {"key", who.key_name},
                                       {"remote", request.remote}});
 }
 
 void ApiHandler::Refuse(Call& call, const absl::Status& status) {
   HttpResponse response = ErrorResponse(status);
-  LogRefusal(call.request, response, call.tenant.name);
+  LogRefusal(call.request, response, {.tenant = call.tenant, .key_name = call.key_name, .roles = {}, .quota = nullptr});
   call.writer->Send(std::move(response));
+}
+
+void ApiHandler::NoteRejection(const Call& call, std::string_view reason) {
+  parts_.metrics.OnRejected(call.tenant.name, reason);
+  if (parts_.usage != nullptr) parts_.usage->OnRejected(call.tenant.name);
 }
 
 // ---- the small routes -------------------------------------------------------------------------------------------
@@ -192,6 +208,8 @@ Caller ApiHandler::MakeCaller(const Call& call, const char* endpoint) const {
           .endpoint = endpoint,
           .remote = call.request.remote,
           .tenant = call.tenant,
+          .key_name = call.key_name,
+          .quota = call.quota,
           .received = call.request.received};
 }
 

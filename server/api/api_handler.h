@@ -12,6 +12,7 @@
 #include "server/http/http_server.h"
 #include "server/log/log.h"
 #include "server/metrics/metrics.h"
+#include "server/usage/usage_ledger.h"
 
 namespace millrace {
 
@@ -33,6 +34,7 @@ struct ApiParts {
   Metrics& metrics;
   Log& log;
   std::function<TransportStats()> transport_stats;  // may be null
+  UsageLedger* usage = nullptr;                     // hears of what is refused; may be null
 };
 
 class ApiHandler : public HttpHandler {
@@ -50,8 +52,9 @@ class ApiHandler : public HttpHandler {
   using Endpoint = void (ApiHandler::*)(Call&);
 
   static const Route* FindRoute(const std::string& path);
-  absl::StatusOr<Tenant> Authenticate(const HttpRequest& request, const Route& route) const;
-  void LogRefusal(const HttpRequest& request, const HttpResponse& response, std::string_view tenant);
+  absl::StatusOr<Identity> Authorize(const HttpRequest& request, const Route* route) const;
+  void LogRefusal(const HttpRequest& request, const HttpResponse& response, const Identity& who);
+  void NoteRejection(const Call& call, std::string_view reason);
   void Refuse(Call& call, const absl::Status& status);
   void RefuseWork(Call& call, const absl::Status& status);
   Caller MakeCaller(const Call& call, const char* endpoint) const;
@@ -68,6 +71,8 @@ class ApiHandler : public HttpHandler {
   void Embedding(Call& call);
   void Tokenize(Call& call);
   void Detokenize(Call& call);
+  void AdminUsage(Call& call);
+  void AdminKeys(Call& call);
 
   const ApiParts parts_;
   const ApiOptions options_;

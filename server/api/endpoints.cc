@@ -146,9 +146,9 @@ void ApiHandler::Embedding(Call& call) {
   answer->Begin(*std::move(generation), MakeEmbeddingFormat(*std::move(model), parsed->encoding));
 }
 
-// A refusal after parsing: the pipeline's own checks, or a full queue.
+// A refusal after parsing: the pipeline's own checks, a limit, or a full queue.
 void ApiHandler::RefuseWork(Call& call, const absl::Status& status) {
-  if (status.code() == absl::StatusCode::kResourceExhausted) parts_.metrics.OnRejected("queue_full");
+  if (const std::string reason = RejectionReason(status); !reason.empty()) NoteRejection(call, reason);
   Refuse(call, status);
 }
 

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
 #include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "server/api/api_error.h"
 #include "server/api/json_writer.h"
 
@@ -8,6 +12,8 @@ namespace {
 
 constexpr char kParamUrl[] = "millrace/param";
 constexpr char kCodeUrl[] = "millrace/code";
+constexpr char kLimitUrl[] = "millrace/limit";
+constexpr char kRetryUrl[] = "millrace/retry-ms";
 
 absl::Status WithPayload(absl::Status status, const char* url, std::string_view text) {
   if (!text.empty()) status.SetPayload(url, absl::Cord(absl::string_view(text.data(), text.size())));
@@ -68,6 +74,24 @@ absl::Status WithErrorParam(absl::Status status, std::string_view param) {
 
 std::string ErrorParam(const absl::Status& status) { return Payload(status, kParamUrl); }
 
+absl::Status LimitError(std::string_view message, std::string_view limit, absl::Duration retry_after) {
+  absl::Status status = absl::ResourceExhaustedError(absl::string_view(message.data(), message.size()));
+  const int64_t num_ms = absl::ToInt64Milliseconds(absl::Ceil(retry_after, absl::Milliseconds(1)));
+  return WithPayload(WithPayload(std::move(status), kLimitUrl, limit), kRetryUrl, absl::StrCat(num_ms));
+}
+
+absl::Duration RetryAfter(const absl::Status& status) {
+  int64_t num_ms = 0;
+  return absl::SimpleAtoi(Payload(status, kRetryUrl), &num_ms) ? absl::Milliseconds(num_ms) : absl::Seconds(1);
+}
+
+std::string RejectionReason(const absl::Status& status) {
+  if (absl::IsUnavailable(status)) return "unavailable";
+  if (!absl::IsResourceExhausted(status)) return "";
+  std::string limit = Payload(status, kLimitUrl);
+  return limit.empty() ? "queue_full" : limit;
+}
+
 ApiError ToApiError(const absl::Status& status) {
   const Mapping mapping = MapCode(status.code());
   ApiError error{.http_status = mapping.http_status,
@@ -76,6 +100,7 @@ ApiError ToApiError(const absl::Status& status) {
                  .param = Payload(status, kParamUrl),
                  .code = Payload(status, kCodeUrl)};
   if (error.code.empty()) error.code = mapping.code;
+  if (error.http_status == 429) error.retry_after = RetryAfter(status);
   return error;
 }
 
@@ -94,7 +119,11 @@ std::string ErrorJson(const ApiError& error) {
 
 HttpResponse ErrorResponse(const ApiError& error) {
   HttpResponse response{.status = error.http_status, .body = ErrorJson(error)};
-  if (error.http_status == 429) response.headers.push_back({"retry-after", "1"});
+  if (error.http_status == 429) {
+    // Whole seconds, so rounded up: who comes earlier is refused again.
+    const int64_t num_seconds = absl::ToInt64Seconds(absl::Ceil(error.retry_after, absl::Seconds(1)));
+    response.headers.push_back({"retry-after", absl::StrCat(std::max<int64_t>(1, num_seconds))});
+  }
   if (error.http_status == 503) response.headers.push_back({"retry-after", "5"});
   if (error.http_status == 401) response.headers.push_back({"www-authenticate", "Bearer"});
   return response;

@@ -121,6 +121,7 @@ class GeneratorImpl : public Generator {
                                                    DeltaSink sink) override {
     Job job{caller, request.params, {}, std::move(sink), Request::Kind::kGenerate, "messages"};
     if (absl::Status status = Check(job, 1); !status.ok()) return status;
+    if (absl::Status status = CheckQuota(job); !status.ok()) return status;
     job.session = request.session;
     auto tokens = request.prompt.empty() ? RenderChat(request) : Encode(request.prompt, /*adds_special_tokens=*/false);
     if (!tokens.ok()) return tokens.status();
@@ -153,6 +154,11 @@ class GeneratorImpl : public Generator {
   // What can be refused without knowing the tokens.
   absl::Status Check(const Job& job, size_t num_prompts) const;
   absl::Status CheckText(const char* param, size_t num_bytes) const;
+  // Saves tokenising a prompt that would be refused; Start asks again, for all it needs.
+  static absl::Status CheckQuota(const Job& job) {
+    return job.caller.quota == nullptr ? absl::OkStatus() : job.caller.quota->Check();
+  }
+  static absl::StatusOr<Lease> Reserve(const Job& job, const std::vector<Request>& requests);
   absl::StatusOr<std::unique_ptr<Generation>> EncodeAndStart(Job job, const std::vector<Prompt>& prompts,
                                                              bool adds_special_tokens);
   absl::StatusOr<std::unique_ptr<Generation>> Start(Job job);
@@ -243,7 +249,11 @@ absl::StatusOr<int32_t> GeneratorImpl::MaxNewTokens(const Job& job, const std::v
   }
   if (job.kind == Request::Kind::kEmbed) return 1;
   if (job.params.max_tokens) return std::max(1, *job.params.max_tokens);
-  return static_cast<int32_t>(limit - num_prompt);
+  if (job.caller.quota == nullptr) return static_cast<int32_t>(limit - num_prompt);
+  // What a minute allows bounds an answer of open length, or it could never be reserved.
+  const int64_t num_each = std::max({1, job.params.num_choices, job.params.best_of});
+  const int64_t allowed = (job.caller.quota->max_tokens() - num_prompt) / num_each;
+  return static_cast<int32_t>(std::clamp(allowed, int64_t{1}, limit - num_prompt));
 }
 
 SamplingParams GeneratorImpl::MakeSampling(const GenerationParams& params) const {
@@ -299,6 +309,7 @@ absl::StatusOr<Request> GeneratorImpl::MakeRequest(const Job& job, const std::ve
 absl::StatusOr<std::unique_ptr<Generation>> GeneratorImpl::EncodeAndStart(Job job, const std::vector<Prompt>& prompts,
                                                                           bool adds_special_tokens) {
   if (absl::Status status = Check(job, prompts.size()); !status.ok()) return status;
+  if (absl::Status status = CheckQuota(job); !status.ok()) return status;
   for (const Prompt& prompt : prompts) {
     auto tokens = Encode(prompt, adds_special_tokens);
     if (!tokens.ok()) return WithErrorParam(tokens.status(), job.prompt_param);
@@ -306,6 +317,17 @@ absl::StatusOr<std::unique_ptr<Generation>> GeneratorImpl::EncodeAndStart(Job jo
     job.prompts.push_back(*std::move(tokens));
   }
   return Start(std::move(job));
+}
+
+// Each prompt once, and the longest answer of each choice.
+absl::StatusOr<Lease> GeneratorImpl::Reserve(const Job& job, const std::vector<Request>& requests) {
+  if (job.caller.quota == nullptr) return Lease();
+  int64_t num_tokens = 0;
+  for (const std::vector<int32_t>& prompt : job.prompts) num_tokens += static_cast<int64_t>(prompt.size());
+  for (const Request& request : requests) {
+    if (request.kind == Request::Kind::kGenerate) num_tokens += request.max_new_tokens;
+  }
+  return job.caller.quota->Reserve(num_tokens);
 }
 
 // REQUIRES: Check has passed.
@@ -328,6 +350,8 @@ absl::StatusOr<std::unique_ptr<Generation>> GeneratorImpl::Start(Job job) {
       requests.back().sampling.seed = seed + static_cast<uint64_t>(i);
     }
   }
+  auto lease = Reserve(job, requests);
+  if (!lease.ok()) return lease.status();
   const uint64_t key = next_key_++;
   const std::shared_ptr<DeliveryThread>& thread = threads_[key % threads_.size()];
   auto state = std::make_shared<GenerationState>(GenerationStateArgs{.engine = engine_,
@@ -340,7 +364,8 @@ absl::StatusOr<std::unique_ptr<Generation>> GeneratorImpl::Start(Job job) {
                                                                      .hides_output = job.params.max_tokens == 0,
                                                                      .text_start = job.text_start,
                                                                      .matcher = *std::move(matcher),
-                                                                     .sink = std::move(job.sink)});
+                                                                     .sink = std::move(job.sink),
+                                                                     .lease = *std::move(lease)});
   thread->Register(key, state);
   for (size_t i = 0; i < requests.size(); ++i) {
     const auto choice = static_cast<int32_t>(i);

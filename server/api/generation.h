@@ -64,8 +64,8 @@ class RequestObserver {
  public:
   virtual ~RequestObserver() = default;
   // A prompt's tokens are all computed or found, once for all its choices.
-  virtual void OnPrefilled(int32_t num_prompt_tokens, int32_t num_cached_tokens) = 0;
-  virtual void OnGenerated(int32_t num_tokens) = 0;
+  virtual void OnPrefilled(const Caller& caller, int32_t num_prompt_tokens, int32_t num_cached_tokens) = 0;
+  virtual void OnGenerated(const Caller& caller, int32_t num_tokens) = 0;
   virtual void OnFirstToken(const Caller& caller, absl::Duration since_received) = 0;
   virtual void OnInterTokenLatency(absl::Duration latency) = 0;
   virtual void OnFinished(const RequestRecord& record) = 0;
@@ -97,7 +97,8 @@ class Generator {
   virtual absl::StatusOr<std::vector<int32_t>> Encode(const Prompt& prompt, bool adds_special_tokens) const = 0;
   virtual absl::StatusOr<std::vector<int32_t>> RenderChat(const ChatRequest& request) const = 0;
 
-  // Checks, tokenises, submits. InvalidArgument: the client's fault; ResourceExhausted: the queue is full;
+  // Checks, tokenises, submits. InvalidArgument: the client's fault; ResourceExhausted: the queue is full, or the
+  // caller's quota used up;
   // Unavailable: the engine is stopping or stuck. On success `sink` gets the deltas of every choice; it may be called
   // before this returns.
   virtual absl::StatusOr<std::unique_ptr<Generation>> Complete(const Caller& caller, const CompletionRequest& request,

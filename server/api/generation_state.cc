@@ -19,7 +19,8 @@ GenerationState::GenerationState(GenerationStateArgs args)
       hides_output_(args.hides_output),
       sink_(std::move(args.sink)),
       choices_(num_prompt_tokens_.size() * static_cast<size_t>(num_choices_per_prompt_)),
-      num_open_(static_cast<int32_t>(choices_.size())) {
+      num_open_(static_cast<int32_t>(choices_.size())),
+      lease_(std::move(args.lease)) {
   for (Choice& choice : choices_) {
     const SkipSpecial skip = params_.skips_special_tokens ? SkipSpecial::kYes : SkipSpecial::kNo;
     choice.detokenizer.emplace(tokenizer_, skip, args.text_start);
@@ -120,13 +121,13 @@ void GenerationState::NoteTokens(int32_t index, const TokenEvent& event, int32_t
       engine_.CheckHealth(absl::InfiniteDuration()) != EngineHealth::kFailed) {
     record_.is_corrupted = true;
   }
-  if (observer_ == nullptr) return;
   const bool is_prefilled = !event.tokens.empty() || !event.embedding.empty();
   if (is_prefilled && !std::exchange(choice.is_prefilled, true) && counts_prompt(index)) {
-    observer_->OnPrefilled(num_prompt_tokens_[static_cast<size_t>(index / num_choices_per_prompt_)],
-                           event.num_cached_tokens);
+    const int32_t num_tokens = num_prompt_tokens_[static_cast<size_t>(index / num_choices_per_prompt_)];
+    num_prefilled_tokens_ += num_tokens;
+    if (observer_ != nullptr) observer_->OnPrefilled(record_.caller, num_tokens, event.num_cached_tokens);
   }
-  if (num_new_tokens > 0) observer_->OnGenerated(num_new_tokens);
+  if (num_new_tokens > 0 && observer_ != nullptr) observer_->OnGenerated(record_.caller, num_new_tokens);
 }
 
 // Text up to the stop token, if there is one; a stop string ends the choice before the engine would.
@@ -195,6 +196,7 @@ void GenerationState::Close(Choice& choice, FinishReason finish, absl::Time when
     absl::MutexLock lock(&mu_);
     if (is_discarded_) return;
   }
+  lease_.Settle(num_prefilled_tokens_ + record_.num_generated_tokens);
   if (observer_ != nullptr) observer_->OnFinished(record_);
 }
 

@@ -29,6 +29,7 @@ struct GenerationStateArgs {
   StreamStart text_start = StreamStart::kText;
   StopMatcher matcher;  // copied for each choice
   DeltaSink sink;
+  Lease lease;  // of the caller's quota; settled with the last choice
 };
 
 class GenerationState : public EventReceiver {
@@ -80,7 +81,9 @@ class GenerationState : public EventReceiver {
   // Delivery thread only.
   std::vector<Choice> choices_;
   int32_t num_open_ = 0;
+  int64_t num_prefilled_tokens_ = 0;
   RequestRecord record_;
+  Lease lease_;
 
   absl::Mutex mu_;
   std::vector<RequestHandle> handles_ ABSL_GUARDED_BY(mu_);

@@ -11,7 +11,7 @@ constexpr char kDocument[] = R"json({
 "info":{"title":"Millrace","version":"$VERSION","license":{"name":"Apache-2.0"},
 "description":"LLM inference over OpenAI's API with vLLM's extensions. Unknown fields are tolerated, wrong types are refused."},
 "components":{
-"securitySchemes":{"key":{"type":"http","scheme":"bearer","description":"Needed on every route but the probes once the server has keys."}},
+"securitySchemes":{"key":{"type":"http","scheme":"bearer","description":"Needed on every route but the probes once the server has keys; /metrics asks for the role metrics, /admin for admin."}},
 "schemas":{
 "Error":{"type":"object","required":["error"],"properties":{"error":{"type":"object","required":["message","type","param","code"],"properties":{
 "message":{"type":"string"},"type":{"type":"string"},"param":{"type":["string","null"]},"code":{"type":"string"}}}}},
@@ -66,7 +66,10 @@ constexpr char kDocument[] = R"json({
 "responses":{"200":{"description":"count, max_model_len, tokens","content":{"application/json":{}}},"400":{"$ref":"#/components/responses/Error"}}}},
 "/detokenize":{"post":{"summary":"Text of token ids","requestBody":{"required":true,"content":{"application/json":{"schema":{"type":"object","required":["tokens"],
 "properties":{"tokens":{"type":"array","items":{"type":"integer"}}}}}}},
-"responses":{"200":{"description":"prompt","content":{"application/json":{}}},"400":{"$ref":"#/components/responses/Error"}}}}
+"responses":{"200":{"description":"prompt","content":{"application/json":{}}},"400":{"$ref":"#/components/responses/Error"}}}},
+"/admin/usage":{"get":{"summary":"What each tenant has used since the start and by day; needs the role admin","parameters":[{"name":"format","in":"query","schema":{"enum":["json","csv"]}}],
+"responses":{"200":{"description":"counts","content":{"application/json":{},"text/csv":{}}},"403":{"$ref":"#/components/responses/Error"}}}},
+"/admin/keys":{"get":{"summary":"The keys by name, with their limits and no secrets; needs the role admin","responses":{"200":{"description":"list","content":{"application/json":{}}},"403":{"$ref":"#/components/responses/Error"}}}}
 }})json";
 
 }  // namespace

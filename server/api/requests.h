@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "engine/engine.h"
 #include "engine/text/conversation.h"
+#include "server/auth/budget.h"
 
 namespace millrace {
 
@@ -21,6 +22,8 @@ struct Caller {
   std::string endpoint;  // "chat", "completion", "embedding", "grpc.generate", ...
   std::string remote;
   Tenant tenant;
+  std::string key_name;                // of the key that asks; empty: the server has none
+  std::shared_ptr<const Quota> quota;  // what that key has left; null: no limits
   absl::Time received;
   absl::Time deadline = absl::InfiniteFuture();
 };

@@ -1,178 +1,201 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/auth/api_keys.h"
 
-#include <openssl/crypto.h>
-#include <openssl/sha.h>
-#include <yaml-cpp/yaml.h>
-
-#include <cmath>
 #include <cstring>
-#include <fstream>
-#include <sstream>
+#include <utility>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/escaping.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
+#include "server/api/api_error.h"
 
 namespace millrace {
 namespace {
 
-constexpr size_t kMaxFileBytes = 16 << 20;
-constexpr std::string_view kDigestPrefix = "sha256:";
-
 absl::string_view Absl(std::string_view text) { return {text.data(), text.size()}; }
 
-KeyDigest Digest(std::string_view key) {
-  KeyDigest digest;
-  SHA256(reinterpret_cast<const unsigned char*>(key.data()), key.size(), digest.data());
-  return digest;
-}
+struct TenantAccount {
+  TenantEntry entry;
+  std::shared_ptr<Budget> budget;
+};
 
-bool IsHexDigest(std::string_view text) {
-  if (text.size() != 64) return false;
-  for (const char c : text) {
-    if (!absl::ascii_isxdigit(static_cast<unsigned char>(c))) return false;
-  }
-  return true;
-}
+struct KeyAccount {
+  KeyEntry entry;
+  Identity identity;
+  std::shared_ptr<Budget> budget;
+};
 
-// Names appear in metrics and logs.
-bool IsTenantName(std::string_view name) {
-  if (name.size() > 64) return false;
-  for (const char c : name) {
-    if (!absl::ascii_isalnum(static_cast<unsigned char>(c)) && c != '-' && c != '_' && c != '.') return false;
+absl::Status CheckRole(const Identity& identity, Access access) {
+  const Roles& roles = identity.roles;
+  const char* role = access == Access::kInfer && !roles.infer       ? "infer"
+                     : access == Access::kMetrics && !roles.metrics ? "metrics"
+                     : access == Access::kAdmin && !roles.admin     ? "admin"
+                                                                    : nullptr;
+  if (role == nullptr) return absl::OkStatus();
+  if (identity.key_name.empty()) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("this needs a key with the role ", role, ", and the server has no keys"));
   }
-  return true;
+  return absl::PermissionDeniedError(absl::StrCat("the key '", identity.key_name, "' lacks the role ", role));
 }
 
 }  // namespace
 
+// By digest: looking one up takes time that tells at most of digests, and those give no key away.
+struct ApiKeys::Table {
+  std::vector<KeyAccount> keys;  // as given
+  absl::flat_hash_map<KeyDigest, size_t> by_digest;
+  absl::flat_hash_map<std::string, TenantAccount> tenants;
+
+  const KeyAccount* Find(const KeyDigest& digest) const {
+    const auto found = by_digest.find(digest);
+    return found == by_digest.end() ? nullptr : &keys[found->second];
+  }
+};
+
 uint64_t TenantSalt(std::string_view tenant_name) {
   if (tenant_name.empty()) return 0;
-  const KeyDigest digest = Digest(tenant_name);
+  const KeyDigest digest = DigestOf(tenant_name);
   uint64_t salt = 0;
   std::memcpy(&salt, digest.data(), sizeof(salt));
   return salt | 1;  // never the anonymous tenant's
 }
 
-absl::Status ApiKeys::Add(std::string_view key, std::string_view tenant, double weight, std::string_view where) {
-  Entry entry;
-  if (absl::StartsWith(Absl(key), Absl(kDigestPrefix))) {
-    const std::string_view hex = key.substr(kDigestPrefix.size());
-    if (!IsHexDigest(hex))
-      return absl::InvalidArgumentError(absl::StrCat(Absl(where), ": sha256: needs 64 hex digits"));
-    const std::string bytes = absl::HexStringToBytes(Absl(hex));
-    std::memcpy(entry.digest.data(), bytes.data(), entry.digest.size());
-  } else {
-    if (key.empty()) return absl::InvalidArgumentError(absl::StrCat(Absl(where), ": empty key"));
-    entry.digest = Digest(key);
-  }
-  if (!IsTenantName(tenant)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(Absl(where), ": tenant names have letters, digits, '-', '_', '.' and at most 64 of them"));
-  }
-  if (!(weight > 0) || !std::isfinite(weight)) {
-    return absl::InvalidArgumentError(absl::StrCat(Absl(where), ": weight must be a positive number"));
-  }
-  entry.tenant = {.name = std::string(tenant), .salt = TenantSalt(tenant), .weight = weight};
-  entries_.push_back(std::move(entry));
-  return absl::OkStatus();
+ApiKeys::ApiKeys(Clock clock) : clock_(std::move(clock)), table_(std::make_shared<Table>()) {}
+
+ApiKeys::~ApiKeys() = default;
+
+std::shared_ptr<const ApiKeys::Table> ApiKeys::table() const {
+  absl::MutexLock lock(&mu_);
+  return table_;
 }
 
-absl::Status ApiKeys::AddKey(std::string_view key) { return Add(key, "", 1.0, "--api-key"); }
+absl::Status ApiKeys::AddKey(std::string_view key) {
+  KeyEntry entry;
+  entry.where = "--api-key";
+  entry.roles.metrics = true;
+  if (absl::Status status = SetKey(key, entry); !status.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--api-key: ", status.message()));
+  }
+  Source source;
+  source.file.keys.push_back(std::move(entry));
+  return Add(std::move(source));
+}
 
 absl::Status ApiKeys::AddFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return absl::InvalidArgumentError(absl::StrCat("cannot read the API key file ", path));
-  std::string text(kMaxFileBytes + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<size_t>(file.gcount()));
-  if (text.size() > kMaxFileBytes) return absl::InvalidArgumentError(absl::StrCat(path, " is larger than 16 MiB"));
-  const size_t before = entries_.size();
-  if (absl::Status status = AddText(text, path); !status.ok()) return status;
-  // An empty file must not open the server to everyone.
-  if (entries_.size() == before) return absl::InvalidArgumentError(absl::StrCat(path, ": no keys in it"));
-  return absl::OkStatus();
+  auto file = ReadKeyFile(path);
+  if (!file.ok()) return file.status();
+  return Add({.path = path, .file = *std::move(file)});
 }
 
 absl::Status ApiKeys::AddText(std::string_view text, std::string_view path) {
-  for (absl::string_view line : absl::StrSplit(Absl(text), '\n')) {
-    line = absl::StripAsciiWhitespace(line);
-    if (line.empty() || line.front() == '#') continue;
-    const bool is_yaml = line == "---" || line == "keys:" || absl::StartsWith(line, "- ");
-    return is_yaml ? AddYaml(text, path) : AddLines(text, path);
+  auto file = ParseKeyFile(text, path);
+  if (!file.ok()) return file.status();
+  return Add({.path = "", .file = *std::move(file)});
+}
+
+absl::Status ApiKeys::Add(Source source) {
+  absl::MutexLock change(&change_mu_);
+  sources_.push_back(std::move(source));
+  auto table = Build(sources_);
+  if (!table.ok()) {
+    sources_.pop_back();
+    return table.status();
   }
+  absl::MutexLock lock(&mu_);
+  table_ = *std::move(table);
   return absl::OkStatus();
 }
 
-absl::Status ApiKeys::AddLines(std::string_view text, std::string_view path) {
-  int number = 0;
-  for (absl::string_view line : absl::StrSplit(Absl(text), '\n')) {
-    ++number;
-    line = absl::StripAsciiWhitespace(line.substr(0, line.find('#')));
-    if (line.empty()) continue;
-    const std::string where = absl::StrCat(Absl(path), ":", number);
-    const std::vector<std::string> words = absl::StrSplit(line, absl::ByAnyChar(" \t,"), absl::SkipEmpty());
-    double weight = 1.0;
-    if (words.empty() || words.size() > 3 || (words.size() == 3 && !absl::SimpleAtod(words[2], &weight))) {
-      return absl::InvalidArgumentError(absl::StrCat(where, ": expected KEY [TENANT [WEIGHT]]"));
-    }
-    if (absl::Status status = Add(words[0], words.size() > 1 ? words[1] : "", weight, where); !status.ok()) {
-      return status;
-    }
+absl::Status ApiKeys::Reload() {
+  absl::MutexLock change(&change_mu_);
+  std::vector<Source> sources = sources_;
+  for (Source& source : sources) {
+    if (source.path.empty()) continue;
+    auto file = ReadKeyFile(source.path);
+    if (!file.ok()) return file.status();
+    source.file = *std::move(file);
   }
+  auto table = Build(sources);
+  if (!table.ok()) return table.status();
+  sources_ = std::move(sources);
+  absl::MutexLock lock(&mu_);
+  table_ = *std::move(table);
   return absl::OkStatus();
 }
 
-absl::Status ApiKeys::AddYaml(std::string_view text, std::string_view path) {
-  try {
-    YAML::Node root = YAML::Load(std::string(text));
-    if (root.IsMap()) root = root["keys"];
-    if (!root || !root.IsSequence())
-      return absl::InvalidArgumentError(absl::StrCat(Absl(path), ": expected a list of keys"));
-    for (const YAML::Node& item : root) {
-      const std::string where = absl::StrCat(Absl(path), ":", item.Mark().line + 1);
-      if (!item.IsMap()) return absl::InvalidArgumentError(absl::StrCat(where, ": expected {key, tenant, weight}"));
-      std::string key, tenant;
-      double weight = 1.0;
-      for (const auto& field : item) {
-        const std::string name = field.first.as<std::string>();
-        if (name == "key") {
-          key = field.second.as<std::string>();
-        } else if (name == "sha256") {
-          key = absl::StrCat(Absl(kDigestPrefix), field.second.as<std::string>());
-        } else if (name == "tenant") {
-          tenant = field.second.as<std::string>();
-        } else if (name == "weight") {
-          weight = field.second.as<double>();
-        } else {
-          return absl::InvalidArgumentError(
-              absl::StrCat(Absl(path), ":", field.first.Mark().line + 1, ": unknown field '", name, "'"));
-        }
+// Every check comes before the first budget is touched, so that a file at fault changes nothing.
+absl::StatusOr<std::shared_ptr<const ApiKeys::Table>> ApiKeys::Build(const std::vector<Source>& sources) const {
+  const std::shared_ptr<const Table> old = this->table();
+  auto table = std::make_shared<Table>();
+  absl::flat_hash_set<std::string> names;
+  for (const Source& source : sources) {
+    for (const TenantEntry& tenant : source.file.tenants) table->tenants[tenant.name].entry = tenant;
+    for (const KeyEntry& key : source.file.keys) {
+      if (!table->by_digest.emplace(key.digest, table->keys.size()).second) {
+        return absl::InvalidArgumentError(absl::StrCat(key.where, ": this key is there already"));
       }
-      if (absl::Status status = Add(key, tenant, weight, where); !status.ok()) return status;
+      if (!names.insert(key.name).second) {
+        return absl::InvalidArgumentError(absl::StrCat(key.where, ": another key has the name '", key.name, "'"));
+      }
+      table->tenants[key.tenant].entry.name = key.tenant;
+      table->keys.push_back({.entry = key, .identity = {}, .budget = nullptr});
     }
-  } catch (const YAML::Exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat(Absl(path), ":", error.mark.line + 1, ": ", error.msg));
   }
-  return absl::OkStatus();
+  const absl::Time now = clock_();
+  for (auto& [name, tenant] : table->tenants) {
+    const auto found = old->tenants.find(name);
+    const RateLimits& limits = tenant.entry.limits;
+    tenant.budget = found != old->tenants.end()
+                        ? found->second.budget
+                        : std::make_shared<Budget>(absl::StrCat("tenant '", name, "'"), limits, now);
+    tenant.budget->SetLimits(limits, now);
+  }
+  for (KeyAccount& key : table->keys) {
+    const KeyEntry& entry = key.entry;
+    const TenantAccount& tenant = table->tenants.at(entry.tenant);
+    const KeyAccount* known = old->Find(entry.digest);
+    key.budget = known != nullptr ? known->budget
+                                  : std::make_shared<Budget>(absl::StrCat("key '", entry.name, "'"), entry.limits, now);
+    key.budget->SetLimits(entry.limits, now);
+    const bool is_limited = entry.limits != RateLimits{} || tenant.entry.limits != RateLimits{};
+    key.identity = {.tenant = {.name = entry.tenant,
+                               .salt = TenantSalt(entry.tenant),
+                               .weight = entry.weight.value_or(tenant.entry.weight)},
+                    .key_name = entry.name,
+                    .roles = entry.roles,
+                    .quota = is_limited ? std::make_shared<Quota>(key.budget, tenant.budget, clock_) : nullptr};
+  }
+  return table;
 }
 
-std::optional<Tenant> ApiKeys::Find(std::string_view key) const {
-  const KeyDigest digest = Digest(key);
-  const Entry* found = nullptr;
-  for (const Entry& entry : entries_) {
-    if (CRYPTO_memcmp(entry.digest.data(), digest.data(), digest.size()) == 0) found = &entry;
+size_t ApiKeys::num_keys() const { return table()->keys.size(); }
+
+std::vector<KeyInfo> ApiKeys::List() const {
+  const std::shared_ptr<const Table> table = this->table();
+  std::vector<KeyInfo> list;
+  for (const KeyAccount& key : table->keys) {
+    list.push_back({.name = key.entry.name,
+                    .tenant = key.entry.tenant,
+                    .roles = key.entry.roles,
+                    .limits = key.entry.limits,
+                    .tenant_limits = table->tenants.at(key.entry.tenant).entry.limits,
+                    .expires = key.entry.expires,
+                    .state = key.identity.quota ? key.identity.quota->state() : RateState{}});
   }
-  if (found == nullptr) return std::nullopt;
-  return found->tenant;
+  return list;
 }
 
-absl::StatusOr<Tenant> ApiKeys::Authenticate(std::string_view authorization, std::string_view x_api_key) const {
-  if (!is_required()) return Tenant{};
+absl::StatusOr<Identity> ApiKeys::Authorize(std::string_view authorization, std::string_view x_api_key,
+                                            Access access) const {
+  if (access == Access::kProbe) return Identity{};
+  const std::shared_ptr<const Table> table = this->table();
+  if (table->keys.empty()) {
+    const Identity anyone{.tenant = {}, .key_name = "", .roles = {.infer = true, .metrics = true}, .quota = nullptr};
+    if (absl::Status status = CheckRole(anyone, access); !status.ok()) return status;
+    return anyone;
+  }
   std::string_view key = x_api_key;
   constexpr std::string_view kBearer = "bearer ";
   if (absl::StartsWithIgnoreCase(Absl(authorization), Absl(kBearer))) key = authorization.substr(kBearer.size());
@@ -180,8 +203,14 @@ absl::StatusOr<Tenant> ApiKeys::Authenticate(std::string_view authorization, std
   if (key.empty()) {
     return absl::UnauthenticatedError("no API key given; send it as 'Authorization: Bearer KEY'");
   }
-  if (std::optional<Tenant> tenant = Find(key)) return *std::move(tenant);
-  return absl::UnauthenticatedError("incorrect API key provided");
+  const KeyAccount* found = table->Find(DigestOf(key));
+  if (found == nullptr) return absl::UnauthenticatedError("incorrect API key provided");
+  if (clock_() >= found->entry.expires) {
+    return WithErrorCode(absl::UnauthenticatedError(absl::StrCat("the key '", found->entry.name, "' has expired")),
+                         "expired_api_key");
+  }
+  if (absl::Status status = CheckRole(found->identity, access); !status.ok()) return status;
+  return found->identity;
 }
 
 }  // namespace millrace

@@ -1,51 +1,85 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// Who a request's key belongs to. Keys are kept as SHA-256 only and compared in constant time. Constant after
-// construction; any thread.
-#include <array>
-#include <optional>
+// Who a request's key belongs to, what it may do and what it has left. Keys are kept as SHA-256 only. Thread-safe; the
+// files can be read again while requests run.
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "engine/engine.h"
+#include "server/auth/budget.h"
+#include "server/auth/key_file.h"
 
 namespace millrace {
 
-using KeyDigest = std::array<unsigned char, 32>;
+// What a route asks of a key. Without any keys everyone may do all but kAdmin.
+enum class Access : uint8_t {
+  kProbe,    // nothing, not even a key
+  kAnyKey,   // a key, whatever its roles
+  kInfer,    // the role infer
+  kMetrics,  // the role metrics
+  kAdmin,    // the role admin
+};
+
+struct Identity {
+  Tenant tenant;
+  std::string key_name;  // empty: no keys exist, or none is needed
+  Roles roles;
+  std::shared_ptr<const Quota> quota;  // null: no limits
+};
+
+// A key as its administrator sees it.
+struct KeyInfo {
+  std::string name, tenant;
+  Roles roles;
+  RateLimits limits, tenant_limits;
+  absl::Time expires;
+  RateState state;
+};
 
 class ApiKeys {
  public:
-  ApiKeys() = default;  // no keys: everyone is the anonymous tenant
+  explicit ApiKeys(Clock clock = absl::Now);  // no keys: everyone is the anonymous tenant
+  ~ApiKeys();
 
-  // A key given on the command line, of the anonymous tenant.
+  // A key given on the command line: of the anonymous tenant, with the roles infer and metrics.
   absl::Status AddKey(std::string_view key);
-  // Adds a file's keys. YAML: a list (also below a top-level `keys:`) of maps {key: K or sha256: HEX, tenant: NAME,
-  // weight: W}; or plain lines "K [tenant [weight]]", where K may be "sha256:HEX" and # starts a comment.
-  // InvalidArgument names path and line.
+  // A file's keys (key_file.h). InvalidArgument names path and line; then nothing has changed.
   absl::Status AddFile(const std::string& path);
   absl::Status AddText(std::string_view text, std::string_view path_for_errors);
+  // Reads every file again. What keys and tenants have spent stays, and so do requests that run with keys that are
+  // gone. InvalidArgument: the old keys stay.
+  absl::Status Reload();
 
-  bool is_required() const { return !entries_.empty(); }
-  size_t num_keys() const { return entries_.size(); }
-  // The tenant whose key this is. Looks at every key, whatever the result, so that time tells nothing.
-  std::optional<Tenant> Find(std::string_view key) const;
-  // From "Authorization: Bearer K" (or a bare x-api-key value). Unauthenticated without or with an unknown key;
-  // the anonymous tenant when no keys exist.
-  absl::StatusOr<Tenant> Authenticate(std::string_view authorization, std::string_view x_api_key) const;
+  bool is_required() const { return num_keys() > 0; }
+  size_t num_keys() const;
+  std::vector<KeyInfo> List() const;  // as given; no secrets
+  // From "Authorization: Bearer K" or a bare x-api-key value. Unauthenticated: no key, an unknown or an expired one;
+  // PermissionDenied: it lacks the role.
+  absl::StatusOr<Identity> Authorize(std::string_view authorization, std::string_view x_api_key, Access access) const;
 
  private:
-  struct Entry {
-    KeyDigest digest;
-    Tenant tenant;
+  struct Table;
+  struct Source {
+    std::string path;  // empty: not of a file
+    KeyFile file;
   };
-  absl::Status Add(std::string_view key_or_digest, std::string_view tenant, double weight, std::string_view where);
-  absl::Status AddLines(std::string_view text, std::string_view path);
-  absl::Status AddYaml(std::string_view text, std::string_view path);
+  absl::Status Add(Source source);
+  absl::StatusOr<std::shared_ptr<const Table>> Build(const std::vector<Source>& sources) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(change_mu_);
+  std::shared_ptr<const Table> table() const;
 
-  std::vector<Entry> entries_;
+  const Clock clock_;
+  mutable absl::Mutex change_mu_;  // one change at a time; before mu_
+  std::vector<Source> sources_ ABSL_GUARDED_BY(change_mu_);
+  mutable absl::Mutex mu_;
+  std::shared_ptr<const Table> table_ ABSL_GUARDED_BY(mu_);
 };
 
 // Separates tenants' prefix caches: derived from the name, 0 for the anonymous tenant.

@@ -118,7 +118,7 @@ void AddDoorFlags(CLI::App* app, ServeOptions& serve) {
       app, "--api-key", serve.api_keys,
       "A key clients must send; give it again for each further one. Visible in the process list: prefer a file");
   Add(app, kGroup, "--api-key-file", serve.api_key_file,
-      "Keys with tenants and weights: lines 'KEY [TENANT [WEIGHT]]' or YAML; KEY may be sha256:HEX");
+      "Keys with tenants, roles and limits: YAML, or lines 'KEY [TENANT [WEIGHT]]'; SIGHUP reads it again");
   app->add_flag("--metrics-public", serve.has_public_metrics, "/metrics needs no key [default: off]")->group(kGroup);
   Add(app, kGroup, "--shutdown-timeout,--drain-timeout", serve.drain_seconds,
       "Seconds that running requests may take after SIGTERM")
@@ -262,6 +262,20 @@ void AddTools(Parser& parser) {
   app->callback([&parser] { parser.out.command = Command::kQuantize; });
 }
 
+void AddKeys(Parser& parser) {
+  CLI::App* keys = parser.app.add_subcommand("keys", "Make API keys: new");
+  keys->require_subcommand(1);
+  CLI::App* app = keys->add_subcommand("new", "Make a key: shows it once, and prints its entry for --api-key-file");
+  NewKeyOptions& options = parser.out.new_key;
+  Add(app, "Options", "--tenant", options.tenant, "Whose key it is (default: the anonymous tenant's)");
+  Add(app, "Options", "--name", options.name, "What logs call it (default: a part of its digest)");
+  Add(app, "Options", "--role", options.roles, "infer (the default), metrics, admin; several with commas")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"infer", "metrics", "admin"}));
+  Add(app, "Options", "--expires", options.expires, "Its end: 2030-01-31 or 2030-01-31T12:00:00Z (default: never)");
+  app->callback([&parser] { parser.out.command = Command::kNewKey; });
+}
+
 void Build(Parser& parser) {
   parser.app.footer(kFooter);
   parser.app.set_version_flag("--version,-V", absl::StrCat("millrace ", MillraceVersion()));
@@ -271,6 +285,7 @@ void Build(Parser& parser) {
   AddClients(parser);
   AddBench(parser);
   AddTools(parser);
+  AddKeys(parser);
 }
 
 // Long names of a command's flags, without the dashes.

@@ -9,6 +9,7 @@
 #include "server/cli/bench_serve.h"
 #include "server/cli/chat.h"
 #include "server/cli/inspect.h"
+#include "server/cli/new_key.h"
 #include "server/config/serve_options.h"
 
 namespace millrace {
@@ -23,6 +24,7 @@ enum class Command : uint8_t {
   kBenchServe,
   kQuantize,
   kInspect,
+  kNewKey,
 };
 
 struct CommandLine {
@@ -32,6 +34,7 @@ struct CommandLine {
   BenchOfflineOptions bench_offline;
   BenchServeOptions bench_serve;
   QuantizeOptions quantize;
+  NewKeyOptions new_key;
   std::string output;  // what --help, --version or --check-config say
 };
 

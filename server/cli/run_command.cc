@@ -49,6 +49,8 @@ int RunCommandLine(int argc, char** argv) {
       return RunQuantize(line->quantize);
     case Command::kInspect:
       return RunInspect(line->serve);
+    case Command::kNewKey:
+      return RunNewKey(line->new_key);
   }
   return 0;
 }

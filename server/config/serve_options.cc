@@ -39,6 +39,9 @@ absl::Status CheckServeOptions(const ServeOptions& options) {
 
 absl::Status CheckServeFiles(const ServeOptions& options) {
   ApiKeys keys;
+  for (const std::string& key : options.api_keys) {
+    if (absl::Status status = keys.AddKey(key); !status.ok()) return status;
+  }
   if (!options.api_key_file.empty()) {
     if (absl::Status status = keys.AddFile(options.api_key_file); !status.ok()) return status;
   }

@@ -2,6 +2,7 @@
 #include "server/grpc/grpc_backend.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -70,8 +71,14 @@ Caller MakeCaller(grpc::CallbackServerContext* context, std::string_view endpoin
   return caller;
 }
 
-absl::StatusOr<Tenant> Authenticate(const grpc::CallbackServerContext& context, const ApiKeys& api_keys) {
-  return api_keys.Authenticate(Metadata(context, "authorization"), Metadata(context, "x-api-key"));
+absl::Status Authorize(const grpc::CallbackServerContext& context, const ApiKeys& api_keys, Access access,
+                       Caller& caller) {
+  auto identity = api_keys.Authorize(Metadata(context, "authorization"), Metadata(context, "x-api-key"), access);
+  if (!identity.ok()) return identity.status();
+  caller.tenant = std::move(identity->tenant);
+  caller.key_name = std::move(identity->key_name);
+  caller.quota = std::move(identity->quota);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> ResolveModel(const ServerState& state, const std::string& asked) {
@@ -91,6 +98,12 @@ grpc::Status ToGrpcStatus(const absl::Status& status, grpc::CallbackServerContex
   const ApiError error = ToApiError(status);
   if (!error.param.empty()) context->AddTrailingMetadata("millrace-param", MetadataValue(error.param));
   if (!error.code.empty()) context->AddTrailingMetadata("millrace-code", MetadataValue(error.code));
+  if (absl::IsResourceExhausted(status)) {
+    // Seconds as in HTTP, and the milliseconds that gRPC's own retries wait for.
+    const absl::Duration wait = RetryAfter(status);
+    context->AddTrailingMetadata("retry-after", absl::StrCat(absl::ToInt64Seconds(absl::Ceil(wait, absl::Seconds(1)))));
+    context->AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(absl::ToInt64Milliseconds(wait)));
+  }
   return ToGrpcStatus(status);
 }
 

@@ -68,12 +68,14 @@ class CallTicket {
 // Who calls, but for the tenant: deadline, request id (which is put into the initial metadata).
 // REQUIRES: nothing was sent yet.
 Caller MakeCaller(grpc::CallbackServerContext* context, std::string_view endpoint);
-// By the key in `authorization` or `x-api-key`. Unauthenticated: no or an unknown key.
-absl::StatusOr<Tenant> Authenticate(const grpc::CallbackServerContext& context, const ApiKeys& api_keys);
+// By the key in `authorization` or `x-api-key`; fills in whose it is. Unauthenticated: no or an unknown key;
+// PermissionDenied: not for this.
+absl::Status Authorize(const grpc::CallbackServerContext& context, const ApiKeys& api_keys, Access access,
+                       Caller& caller);
 // The name the model goes by. NotFound: it is not served.
 absl::StatusOr<std::string> ResolveModel(const ServerState& state, const std::string& asked);
 
-// The same code and message; the field at fault and OpenAI's code go into the trailing metadata.
+// The same code and message; the field at fault, OpenAI's code and when to try again go into the trailing metadata.
 grpc::Status ToGrpcStatus(const absl::Status& status, grpc::CallbackServerContext* context);
 grpc::Status ToGrpcStatus(const absl::Status& status);
 

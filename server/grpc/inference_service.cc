@@ -44,9 +44,8 @@ class GenerationStream final : public PumpedReactor<grpc::ServerWriteReactor<Res
   template <typename Method>
   absl::Status Prepare(const std::shared_ptr<GenerationStream>& self, const GrpcBackend& backend, CallGate& gate,
                        Caller& caller, const Message& message, Method method) {
-    auto tenant = Authenticate(*this->context(), backend.keys);
-    if (!tenant.ok()) return tenant.status();
-    caller.tenant = *std::move(tenant);
+    absl::Status allowed = Authorize(*this->context(), backend.keys, Access::kInfer, caller);
+    if (!allowed.ok()) return allowed;
     if (absl::Status status = gate.Enter(); !status.ok()) return status;
     CallTicket ticket(&gate);
     if (auto model = ResolveModel(backend.state, message.model()); !model.ok()) return model.status();
@@ -112,9 +111,8 @@ class EmbedCall final : public UnaryCall {
  private:
   absl::Status Prepare(const std::shared_ptr<EmbedCall>& self, const GrpcBackend& backend, CallGate& gate,
                        Caller& caller, const v1::EmbedRequest& message) {
-    auto tenant = Authenticate(*context(), backend.keys);
-    if (!tenant.ok()) return tenant.status();
-    caller.tenant = *std::move(tenant);
+    absl::Status allowed = Authorize(*context(), backend.keys, Access::kInfer, caller);
+    if (!allowed.ok()) return allowed;
     if (absl::Status status = gate.Enter(); !status.ok()) return status;
     CallTicket ticket(&gate);
     if (auto model = ResolveModel(backend.state, message.model()); !model.ok()) return model.status();
@@ -178,7 +176,9 @@ class WorkerCall final : public UnaryCall {
  private:
   absl::Status Prepare(const std::shared_ptr<WorkerCall>& self, const GrpcBackend& backend, CallGate& gate,
                        const std::string& model, Fill fill) {
-    if (auto tenant = Authenticate(*context(), backend.keys); !tenant.ok()) return tenant.status();
+    Caller caller;
+    absl::Status allowed = Authorize(*context(), backend.keys, Access::kInfer, caller);
+    if (!allowed.ok()) return allowed;
     if (absl::Status status = gate.Enter(); !status.ok()) return status;
     auto ticket = std::make_shared<CallTicket>(&gate);
     if (auto name = ResolveModel(backend.state, model); !name.ok()) return name.status();
@@ -246,7 +246,8 @@ grpc::ServerUnaryReactor* InferenceService::ListModels(grpc::CallbackServerConte
                                                        const v1::ListModelsRequest* request,
                                                        v1::ListModelsResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const absl::Status status = Authenticate(*context, backend_.keys).status();
+  Caller caller;
+  const absl::Status status = Authorize(*context, backend_.keys, Access::kInfer, caller);
   const auto generator = backend_.state.generator();
   for (const std::string& name : backend_.state.model_names()) {
     if (!status.ok()) break;

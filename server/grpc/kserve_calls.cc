@@ -69,9 +69,8 @@ class ModelInferCall final : public UnaryCall {
 
   absl::Status Prepare(const std::shared_ptr<ModelInferCall>& self, const GrpcBackend& backend, CallGate& gate,
                        Caller& caller, const ModelInferRequest& message) {
-    auto tenant = Authenticate(*context(), backend.keys);
-    if (!tenant.ok()) return tenant.status();
-    caller.tenant = *std::move(tenant);
+    absl::Status allowed = Authorize(*context(), backend.keys, Access::kInfer, caller);
+    if (!allowed.ok()) return allowed;
     if (absl::Status status = gate.Enter(); !status.ok()) return status;
     CallTicket ticket(&gate);
     auto model = ResolveModel(backend.state, message.model_name());
@@ -159,15 +158,17 @@ class ModelStreamInferCall final
  private:
   // A stream may stay open without a request, so it is counted apart from them.
   absl::Status Enter(CallGate& stream_gate) {
-    auto tenant = Authenticate(*context(), backend_.keys);
-    if (!tenant.ok()) return tenant.status();
-    caller_.tenant = *std::move(tenant);
+    absl::Status allowed = Authorize(*context(), backend_.keys, Access::kInfer, caller_);
+    if (!allowed.ok()) return allowed;
     if (absl::Status status = stream_gate.Enter(); !status.ok()) return status;
     ticket_ = CallTicket(&stream_gate);
     return absl::OkStatus();
   }
 
   absl::Status Take() {
+    // Again for each request: a stream may outlive its key.
+    absl::Status allowed = Authorize(*context(), backend_.keys, Access::kInfer, caller_);
+    if (!allowed.ok()) return allowed;
     if (absl::Status status = gate_.Enter(); !status.ok()) return status;
     CallTicket ticket(&gate_);
     auto model = ResolveModel(backend_.state, request_.model_name());
@@ -260,7 +261,7 @@ class ModelStreamInferCall final
   CallGate& gate_;
   CallTicket ticket_;
   std::weak_ptr<ModelStreamInferCall> self_;
-  Caller caller_;              // constant once reading began
+  Caller caller_;              // of the thread that reads
   ModelInferRequest request_;  // gRPC's while a read is under way
   absl::Mutex mu_;
   absl::flat_hash_map<uint64_t, std::shared_ptr<GenerationJob>> jobs_ ABSL_GUARDED_BY(mu_);

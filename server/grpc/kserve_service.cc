@@ -43,7 +43,10 @@ grpc::ServerUnaryReactor* KserveService::ModelReady(grpc::CallbackServerContext*
 grpc::ServerUnaryReactor* KserveService::ServerMetadata(grpc::CallbackServerContext* context,
                                                         const inference::ServerMetadataRequest* request,
                                                         inference::ServerMetadataResponse* response) {
-  if (auto tenant = Authenticate(*context, backend_.keys); !tenant.ok()) return Finish(context, tenant.status());
+  Caller caller;
+  if (absl::Status status = Authorize(*context, backend_.keys, Access::kInfer, caller); !status.ok()) {
+    return Finish(context, status);
+  }
   response->set_name("millrace");
   response->set_version(backend_.version);
   return Finish(context, absl::OkStatus());
@@ -52,7 +55,10 @@ grpc::ServerUnaryReactor* KserveService::ServerMetadata(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* KserveService::ModelMetadata(grpc::CallbackServerContext* context,
                                                        const inference::ModelMetadataRequest* request,
                                                        inference::ModelMetadataResponse* response) {
-  if (auto tenant = Authenticate(*context, backend_.keys); !tenant.ok()) return Finish(context, tenant.status());
+  Caller caller;
+  if (absl::Status status = Authorize(*context, backend_.keys, Access::kInfer, caller); !status.ok()) {
+    return Finish(context, status);
+  }
   auto name = ResolveModel(backend_.state, request->name());
   if (!name.ok()) return Finish(context, name.status());
   response->set_name(*name);

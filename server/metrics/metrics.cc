@@ -14,6 +14,8 @@
 #include <map>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
@@ -77,13 +79,19 @@ class MetricsImpl : public Metrics {
     for (const uint64_t steps : stats.disconnect_steps) disconnect_steps_.Observe(static_cast<double>(steps));
   }
 
-  void OnPrefilled(int32_t num_prompt_tokens, int32_t num_cached_tokens) override {
+  void OnPrefilled(const std::string& tenant, int32_t num_prompt_tokens, int32_t num_cached_tokens) override {
     prompt_tokens_.Increment(num_prompt_tokens);
     prompt_tokens_cached_.Increment(num_cached_tokens);
     source_compute_.Increment(std::max(0, num_prompt_tokens - num_cached_tokens));
     source_cache_.Increment(num_cached_tokens);
+    const TenantCounters counters = CountersOf(tenant);
+    counters.prompt->Increment(num_prompt_tokens);
+    counters.cached->Increment(num_cached_tokens);
   }
-  void OnGenerated(int32_t num_tokens) override { generation_tokens_.Increment(num_tokens); }
+  void OnGenerated(const std::string& tenant, int32_t num_tokens) override {
+    generation_tokens_.Increment(num_tokens);
+    CountersOf(tenant).generated->Increment(num_tokens);
+  }
   void OnFirstToken(absl::Duration since_received) override { first_token_.Observe(Seconds(since_received)); }
   void OnInterTokenLatency(absl::Duration latency) override { inter_token_.Observe(Seconds(latency)); }
 
@@ -98,16 +106,20 @@ class MetricsImpl : public Metrics {
     request_params_max_tokens_.Observe(record.max_new_tokens);
     prefill_computed_tokens_.Observe(num_computed);
     ObserveTimes(record);
-    absl::MutexLock lock(&mu_);
-    const std::string tenant = TenantLabel(record.caller.tenant.name);
-    TenantCounter(tenant, "prompt").Increment(record.num_prompt_tokens);
-    TenantCounter(tenant, "cached").Increment(record.num_cached_tokens);
-    TenantCounter(tenant, "generated").Increment(record.num_generated_tokens);
+    CountersOf(record.caller.tenant.name).requests->Increment();
   }
 
-  void OnRejected(std::string_view reason) override {
+  void OnRejected(const std::string& tenant, std::string_view reason) override {
     CounterOf("vllm:admission_rejections_total", "Requests refused before they were queued.",
               {{"reason", std::string(reason)}})
+        .Increment();
+    std::string label;
+    {
+      absl::MutexLock lock(&mu_);
+      label = TenantLabel(tenant);
+    }
+    CounterOf("millrace_tenant_rejections_total", "Requests refused, by tenant and reason.",
+              {{"tenant", label}, {"reason", std::string(reason)}})
         .Increment();
   }
 
@@ -228,16 +240,27 @@ class MetricsImpl : public Metrics {
     const std::string label = name.empty() ? "anonymous" : name;
     if (tenants_.contains(label)) return label;
     if (tenants_.size() >= static_cast<size_t>(options_.max_tenants)) return "other";
-    tenants_.emplace(label, 0);
+    tenants_.insert(label);
     return label;
   }
-  prometheus::Counter& TenantCounter(const std::string& tenant, const char* kind) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    prometheus::Counter*& counter = tenant_tokens_[tenant + "/" + kind];
-    if (counter == nullptr) {
-      counter = &CounterOf("millrace_tenant_tokens_total", "Tokens of finished requests, by tenant and kind.",
-                           {{"tenant", tenant}, {"kind", kind}});
-    }
-    return *counter;
+  struct TenantCounters {
+    prometheus::Counter *prompt = nullptr, *cached = nullptr, *generated = nullptr, *requests = nullptr;
+  };
+  TenantCounters CountersOf(const std::string& name) {
+    absl::MutexLock lock(&mu_);
+    const auto found = tenant_counters_.find(name);
+    if (found != tenant_counters_.end()) return found->second;
+    const std::string label = TenantLabel(name);
+    const auto tokens = [&](const char* kind) {
+      return &CounterOf("millrace_tenant_tokens_total", "Tokens, by tenant and kind.",
+                        {{"tenant", label}, {"kind", kind}});
+    };
+    TenantCounters counters{.prompt = tokens("prompt"), .cached = tokens("cached"), .generated = tokens("generated")};
+    counters.requests =
+        &CounterOf("millrace_tenant_requests_total", "Requests that ended, by tenant.", {{"tenant", label}});
+    // Those beyond the bound share a label, and are looked up anew each time: the map stays as small as the page.
+    if (label != "other") tenant_counters_[name] = counters;
+    return counters;
   }
 
   const Options options_;
@@ -337,8 +360,8 @@ class MetricsImpl : public Metrics {
 
   double last_cpu_ ABSL_GUARDED_BY(scrape_mu_) = 0;
   absl::Mutex mu_;
-  std::map<std::string, int> tenants_ ABSL_GUARDED_BY(mu_);
-  std::map<std::string, prometheus::Counter*> tenant_tokens_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_set<std::string> tenants_ ABSL_GUARDED_BY(mu_);                          // labels
+  absl::flat_hash_map<std::string, TenantCounters> tenant_counters_ ABSL_GUARDED_BY(mu_);  // by name
   std::map<std::string, prometheus::Gauge*> tenant_queues_ ABSL_GUARDED_BY(mu_);
 };
 

@@ -32,12 +32,12 @@ class Metrics {
   // Engine thread, once per step.
   virtual void OnStep(const StepStats& stats) = 0;
   // Delivery and worker threads.
-  virtual void OnPrefilled(int32_t num_prompt_tokens, int32_t num_cached_tokens) = 0;
-  virtual void OnGenerated(int32_t num_tokens) = 0;
+  virtual void OnPrefilled(const std::string& tenant, int32_t num_prompt_tokens, int32_t num_cached_tokens) = 0;
+  virtual void OnGenerated(const std::string& tenant, int32_t num_tokens) = 0;
   virtual void OnFirstToken(absl::Duration since_received) = 0;
   virtual void OnInterTokenLatency(absl::Duration latency) = 0;
   virtual void OnFinished(const RequestRecord& record) = 0;
-  virtual void OnRejected(std::string_view reason) = 0;  // "queue_full", "draining", ...
+  virtual void OnRejected(const std::string& tenant, std::string_view reason) = 0;  // "queue_full", "unavailable", ...
   // Names the cache's shape once it is known.
   virtual void SetEngine(const EngineOptions& options, const SchedulerConfig& config) = 0;
   // The text page. `engine` null: still loading.

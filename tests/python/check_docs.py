@@ -5,7 +5,8 @@ import re
 import subprocess
 import sys
 
-COMMANDS = ["serve", "chat", "complete", "bench throughput", "bench latency", "bench serve", "inspect", "quantize"]
+COMMANDS = ["serve", "chat", "complete", "bench throughput", "bench latency", "bench serve", "inspect", "quantize",
+            "keys new"]
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 # A flag is documented where it stands in a table's first column.
 ROW = re.compile(r"^\| (`--[^|]*)\|", re.MULTILINE)

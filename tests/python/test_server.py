@@ -30,9 +30,10 @@ def call(url, body=None, headers=None, context=None):
         return error.code, dict(error.headers), error.read().decode()
 
 
-def open_stream(port, body):
+def open_stream(port, body, headers=None):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+    connection.request("POST", "/v1/completions", json.dumps(body),
+                       {"Content-Type": "application/json", **(headers or {})})
     reply = connection.getresponse()
     assert reply.status == 200
     assert reply.readline()  # the first token has come
@@ -140,8 +141,38 @@ def test_keys_and_tenants(start, tmp_path):
     for key in ("alpha", "beta"):
         headers = {"Authorization": f"Bearer {key}"}
         assert call(server.base + "/v1/completions", {"prompt": "a", "max_tokens": 1}, headers)[0] == 200
-    assert 'tenant="acme"' in call(server.base + "/metrics", headers={"Authorization": "Bearer alpha"})[2]
+    assert call(server.base + "/metrics", headers={"Authorization": "Bearer alpha"})[0] == 403
+    assert 'tenant="acme"' in call(server.base + "/metrics", headers={"Authorization": "Bearer beta"})[2]
     assert "alpha" not in server.log()
+
+
+def test_keys_are_read_again(start, tmp_path):
+    keys = tmp_path / "keys.yaml"
+    keys.write_text("- {key: alpha, tenant: acme}\n")
+    server = start("--api-key-file", str(keys))
+
+    def status_of(key):
+        return call(server.base + "/v1/models", headers={"Authorization": f"Bearer {key}"})[0]
+
+    def reload(text, line):
+        keys.write_text(text)
+        server.process.send_signal(signal.SIGHUP)
+        for _ in range(1000):
+            if line in server.log():
+                return
+            time.sleep(0.02)
+        raise AssertionError(server.log())
+
+    connection, response = open_stream(server.port, {"prompt": "a", "max_tokens": 200, "ignore_eos": True,
+                                                     "stream": True}, {"Authorization": "Bearer alpha"})
+    reload("- {key: gamma, tenant: acme\n", "the old ones stay")
+    assert (status_of("alpha"), status_of("gamma")) == (200, 401)
+    assert f"{keys}:" in server.log()
+    reload("- {key: gamma, tenant: acme}\n", "the keys were read again")
+    assert (status_of("alpha"), status_of("gamma")) == (401, 200)
+    assert b"[DONE]" in response.read()  # what ran with the key that is gone goes on
+    connection.close()
+    assert "gamma" not in server.log()
 
 
 def test_tls(start, tmp_path):

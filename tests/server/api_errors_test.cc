@@ -314,6 +314,7 @@ TEST_CASE("While the model loads, work is refused and probes answer", "[api]") {
 TEST_CASE("With keys, every route but the probes needs one; the tenant reaches the engine", "[api]") {
   ApiFixture f;
   REQUIRE(f.keys.AddText("secret-a acme 2.5\nsecret-b\n", "keys").ok());
+  REQUIRE(f.keys.AddText("- {key: secret-m, roles: metrics}\n", "keys").ok());
   for (const char* path : {"/livez", "/readyz", "/health", "/ping"}) CHECK(f.Get(path).status == 200);
   for (const char* path : {"/metrics", "/version", "/openapi.json", "/v1/models", "/v1/models/fake", "/nope"}) {
     CheckRefused(f.Get(path), 401, "", "invalid_api_key");
@@ -328,7 +329,7 @@ TEST_CASE("With keys, every route but the probes needs one; the tenant reaches t
   CHECK(request.tenant.name == "acme");
   CHECK(request.tenant.weight == 2.5);
   CHECK(request.tenant.salt != 0);
-  const std::string page = f.Call("GET", "/metrics", "", "Authorization: Bearer secret-a\r\n").body;
+  const std::string page = f.Call("GET", "/metrics", "", "Authorization: Bearer secret-m\r\n").body;
   CHECK(page.find("millrace_tenant_tokens_total") != std::string::npos);
   CHECK(page.find("tenant=\"acme\"") != std::string::npos);
   CHECK(page.find("secret") == std::string::npos);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 // The whole HTTP front over a FakeEngine, and a client for JSON requests. One thread of the test.
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -23,17 +24,22 @@ struct JsonReply {
 };
 
 struct ApiFixture {
-  explicit ApiFixture(FakeEngine::Options engine_options = {}, ApiOptions api_options = {}, HttpLimits limits = {})
+  explicit ApiFixture(FakeEngine::Options engine_options = {}, ApiOptions api_options = {}, HttpLimits limits = {},
+                      const std::string& log_file = "")
       : engine(std::make_unique<FakeEngine>(std::move(engine_options))) {
     metrics = Metrics::Create({.model_name = "fake", .version = "1.2.3"});
-    log = *Log::Create(LogLevel::kOff);
-    observer = MakeRequestObserver(*metrics, log.get());
+    log = *Log::Create(log_file.empty() ? LogLevel::kOff : LogLevel::kDebug, log_file);
+    observer = MakeRequestObserver(*metrics, log.get(), &usage);
     state.SetGenerator(Generator::Create(*engine, observer.get(), Generator::Options{}));
     state.SetHealth(EngineHealth::kReady);
     api_options.version = "1.2.3";
-    handler = std::make_unique<ApiHandler>(
-        ApiParts{.state = state, .keys = keys, .metrics = *metrics, .log = *log, .transport_stats = nullptr},
-        api_options);
+    handler = std::make_unique<ApiHandler>(ApiParts{.state = state,
+                                                    .keys = keys,
+                                                    .metrics = *metrics,
+                                                    .log = *log,
+                                                    .transport_stats = nullptr,
+                                                    .usage = &usage},
+                                           api_options);
     HttpServerOptions http{.host = "127.0.0.1", .port = 0, .num_io_threads = 2, .limits = limits};
     auto started = HttpServer::Start(http, *handler);
     REQUIRE(started.ok());
@@ -80,9 +86,12 @@ struct ApiFixture {
     return events;
   }
 
+  std::atomic<int64_t> seconds{1'000'000};  // the clock of keys and usage: it stands still unless a test moves it
+  Clock clock = [this] { return absl::FromUnixSeconds(seconds); };
   std::unique_ptr<FakeEngine> engine;
   ServerState state{{"fake", "alias"}};
-  ApiKeys keys;
+  ApiKeys keys{clock};
+  UsageLedger usage{clock};
   std::unique_ptr<Metrics> metrics;
   std::unique_ptr<Log> log;
   std::unique_ptr<RequestObserver> observer;

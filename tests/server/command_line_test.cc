@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "server/auth/api_keys.h"
 #include "server/cli/http_client.h"
 #include "server/cli/load_svg.h"
 #include "server/cli/load_trace.h"
@@ -230,6 +231,29 @@ TEST_CASE("CommandLine: faults say what was meant", "[cli]") {
   CHECK_FALSE(CheckServeOptions(options).ok());
   options = {.model = "m", .grpc_port = 8000};
   CHECK_FALSE(CheckServeOptions(options).ok());
+}
+
+TEST_CASE("CommandLine: a new key opens the door that its entry describes, and no other key does", "[cli]") {
+  const CommandLine line = *ParseCommandLine(
+      {"keys", "new", "--tenant", "acme", "--name", "ci", "--role", "infer,admin", "--expires", "2999-01-31"});
+  CHECK(line.command == Command::kNewKey);
+  const auto one = MakeNewKey(line.new_key), two = MakeNewKey(line.new_key), plain = MakeNewKey({});
+  REQUIRE((one.ok() && two.ok() && plain.ok()));
+  CHECK(one->key.size() == 46);  // mr- and 256 bits
+  CHECK(one->key != two->key);
+  CHECK(one->entry.find(one->key.substr(3)) == std::string::npos);
+  ApiKeys keys;
+  REQUIRE(keys.AddText(one->entry + "\n" + plain->entry + "\n", "keys").ok());
+  const auto identity = keys.Authorize("Bearer " + one->key, "", Access::kAdmin);
+  REQUIRE(identity.ok());
+  CHECK(identity->tenant.name == "acme");
+  CHECK(identity->key_name == "ci");
+  CHECK(keys.Authorize("Bearer " + plain->key, "", Access::kInfer).ok());
+  CHECK_FALSE(keys.Authorize("Bearer " + two->key, "", Access::kInfer).ok());
+  CHECK_FALSE(MakeNewKey({.tenant = "a b"}).ok());
+  CHECK_FALSE(MakeNewKey({.expires = "soon"}).ok());
+  CHECK_FALSE(MakeNewKey({.name = "x\", key: \"y"}).ok());
+  CHECK(ErrorOf({"keys", "new", "--role", "root"}).find("root") != std::string::npos);
 }
 
 TEST_CASE("CommandLine: help and version are printed, nothing runs", "[cli]") {

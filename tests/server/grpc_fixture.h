@@ -23,8 +23,8 @@ class RecordingObserver : public RequestObserver {
     Caller caller;
     absl::Status status;
   };
-  void OnPrefilled(int32_t, int32_t) override {}
-  void OnGenerated(int32_t) override {}
+  void OnPrefilled(const Caller&, int32_t, int32_t) override {}
+  void OnGenerated(const Caller&, int32_t) override {}
   void OnFirstToken(const Caller&, absl::Duration) override {
     if (hold_ == nullptr) return;
     has_first_token.Notify();
@@ -51,9 +51,10 @@ class RecordingObserver : public RequestObserver {
 };
 
 struct GrpcFixture {
-  explicit GrpcFixture(GrpcServerOptions options = {}, ApiKeys given_keys = {},
+  explicit GrpcFixture(GrpcServerOptions options = {}, const std::string& key = "",
                        const SchedulerConfig& config = EchoEngine::DefaultConfig())
-      : keys(std::move(given_keys)), engine(config) {
+      : engine(config) {
+    if (!key.empty()) REQUIRE(keys.AddKey(key).ok());
     options.host = "127.0.0.1";
     options.port = 0;
     options.version = "1.2.3";

@@ -78,9 +78,7 @@ TEST_CASE("GrpcServer: grpc.health.v1 follows the engine's health", "[grpc]") {
 }
 
 TEST_CASE("GrpcServer: keys are asked for where something is done, not where health is", "[grpc]") {
-  ApiKeys keys;
-  REQUIRE(keys.AddKey("secret") == absl::OkStatus());
-  GrpcFixture fixture({}, keys);
+  GrpcFixture fixture({}, "secret");
   Context none, wrong, right;
   CHECK(Run(*fixture.inference, &none, MakeRequest("a", 1)).error_code() == grpc::StatusCode::UNAUTHENTICATED);
   wrong.AddMetadata("authorization", "Bearer guess");
@@ -179,11 +177,9 @@ TEST_CASE("GrpcServer: it waits for threads that still hold a call before it goe
 }
 
 TEST_CASE("GrpcServer: every refusal is told with its caller", "[grpc]") {
-  ApiKeys keys;
-  REQUIRE(keys.AddKey("secret") == absl::OkStatus());
   GrpcServerOptions options;
   options.limits.max_infer_streams = 0;
-  GrpcFixture fixture(options, keys);
+  GrpcFixture fixture(options, "secret");
   // The one refusal since the last look.
   const auto refused = [&fixture] {
     auto refusals = fixture.observer.TakeRefusals();

@@ -50,10 +50,10 @@ TEST_CASE("Metrics: what happens is counted under vLLM's names", "[metrics]") {
   metrics->SetEngine(EngineOptions{}, SchedulerConfig{.num_pages = 100, .page_tokens = 16});
   metrics->OnFirstToken(absl::Milliseconds(30));
   metrics->OnInterTokenLatency(absl::Milliseconds(20));
-  metrics->OnPrefilled(100, 40);
-  metrics->OnGenerated(11);
+  metrics->OnPrefilled("acme", 100, 40);
+  metrics->OnGenerated("acme", 11);
   metrics->OnFinished(Record("acme"));
-  metrics->OnRejected("queue_full");
+  metrics->OnRejected("acme", "queue_full");
   metrics->OnStep({.num_prefill_rows = 60, .num_decode_rows = 4, .disconnect_steps = {0, 2}});
   const std::string page = metrics->Scrape(&engine, {.num_connections = 3});
   CHECK(HasLine(page, "vllm:prompt_tokens_total{engine=\"0\",model_name=\"m\"}", " 100"));
@@ -74,6 +74,12 @@ TEST_CASE("Metrics: what happens is counted under vLLM's names", "[metrics]") {
   CHECK(HasLine(page, "vllm:iteration_tokens_total_count{", " 1"));
   CHECK(HasLine(page, "millrace_disconnect_to_free_steps_bucket{engine=\"0\",model_name=\"m\",le=\"1\"}", " 1"));
   CHECK(HasLine(page, "millrace_tenant_requests_waiting{", " 2"));
+  for (const auto& [kind, count] : {std::pair{"prompt", " 100"}, {"cached", " 40"}, {"generated", " 11"}}) {
+    const std::string labels = absl::StrCat("kind=\"", kind, "\",model_name=\"m\",tenant=\"acme\"}");
+    CHECK(HasLine(page, "millrace_tenant_tokens_total{engine=\"0\"," + labels, count));
+  }
+  CHECK(HasLine(page, "millrace_tenant_requests_total{", "tenant=\"acme\"} 1"));
+  CHECK(HasLine(page, "millrace_tenant_rejections_total{", "reason=\"queue_full\",tenant=\"acme\"} 1"));
   CHECK(HasLine(page, "millrace_http_connections{", " 3"));
   // Counters that follow the engine's totals do not grow by being looked at.
   CHECK(HasLine(metrics->Scrape(&engine, {}), "vllm:prefix_cache_hits_total{", " 5"));
@@ -98,7 +104,7 @@ std::string FullPage(const std::string& model_name) {
   FakeEngine engine({});
   metrics->SetEngine(EngineOptions{}, SchedulerConfig{});
   metrics->OnFinished(Record("acme"));
-  metrics->OnRejected("queue_full");
+  metrics->OnRejected("acme", "queue_full");
   metrics->OnStep({.num_prefill_rows = 60});
   return metrics->Scrape(&engine, {});
 }
@@ -110,6 +116,13 @@ struct Promise {
   std::string labels;  // beyond `engine` and `model_name`, in the order of the alphabet
   Bounds bounds;
 };
+
+std::map<std::string, Promise> PromisedOfTenants() {
+  return {
+      {"millrace_tenant_rejections_total", {"counter", "reason,tenant", {}}},
+      {"millrace_tenant_requests_total", {"counter", "tenant", {}}},
+  };
+}
 
 // Dashboards, routers and scalers read these by name: a change here breaks them.
 std::map<std::string, Promise> Promised() {
@@ -210,7 +223,8 @@ TEST_CASE("Metrics: the page holds what is promised, by name, type, labels and b
     const Bounds& seen = metric.bounds;
     if (std::find(seen.begin(), seen.end(), value) == seen.end()) metric.bounds.push_back(value);
   }
-  const auto promised = Promised();
+  auto promised = Promised();
+  promised.merge(PromisedOfTenants());
   for (const auto& [promise, expected] : promised) {
     INFO(promise);
     REQUIRE(found.contains(promise));
