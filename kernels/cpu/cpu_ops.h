@@ -50,7 +50,6 @@ class CpuOps final : public Ops {
   std::vector<int32_t> tokens_;  // of the step, drawn ones filled in
   std::vector<int32_t> drawn_;   // by the step so far
   CpuExpertOps experts_{context_, matmul_workspace_};
-  int64_t step_rows_ = 0;
 };
 
 }  // namespace millrace::cpu
