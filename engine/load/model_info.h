@@ -38,6 +38,14 @@ struct CheckpointQuantization {
   bool has_true_zeros = false;         // GPTQ: zero points stored as they are (gptq_v2), not less one
 };
 
+// Which part of a model one of several ranks holds (docs/parallel.md). The numbers of heads, key-value heads, ffn
+// dimensions and vocabulary entries in ModelInfo are then the part's.
+struct ModelPart {
+  int32_t rank = 0;
+  int32_t num_ranks = 1;       // 1: the whole model
+  int32_t whole_kv_heads = 0;  // of all ranks together
+};
+
 struct ModelInfo {
   std::string name;    // directory or file stem, or org/name
   std::string source;  // path it was loaded from
@@ -69,6 +77,7 @@ struct ModelInfo {
   std::optional<float> default_temperature, default_top_p, default_repetition_penalty, default_min_p;
   std::optional<int32_t> default_top_k;
   int64_t num_parameters = 0;
+  ModelPart part;
   uint64_t weights_fingerprint = 0;  // identity of the weights for caches: a hash (hf_files.h)
 };
 

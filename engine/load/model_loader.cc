@@ -2,6 +2,7 @@
 // ReadModelInfo, OpenTensors and LoadWeights: choose the reader by what the path is.
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +16,7 @@
 #include "engine/load/hf_weights.h"
 #include "engine/load/mapped_file.h"
 #include "engine/load/model_weights.h"
+#include "engine/load/part_tensors.h"
 #include "engine/load/tensor_source.h"
 #include "kernels/status_macros.h"
 
@@ -93,6 +95,12 @@ absl::StatusOr<ModelInfo> ReadHfInfo(const fs::path& dir) {
   return info;
 }
 
+absl::StatusOr<std::unique_ptr<TensorSource>> OpenWhole(const ModelInfo& info, const LoadOptions& options) {
+  if (options.load_format == "dummy") return MakeDummyTensors(options.dummy_seed);
+  if (IsGgufPath(info.source)) return OpenGgufTensors(info.source);
+  return OpenHfTensors(info);
+}
+
 }  // namespace
 
 absl::StatusOr<ModelInfo> ReadModelInfo(const std::string& path, const LoadOptions& options) {
@@ -114,9 +122,9 @@ absl::StatusOr<ModelInfo> ReadModelInfo(const std::string& path, const LoadOptio
 }
 
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenTensors(const ModelInfo& info, const LoadOptions& options) {
-  if (options.load_format == "dummy") return MakeDummyTensors(options.dummy_seed);
-  if (IsGgufPath(info.source)) return OpenGgufTensors(info.source);
-  return OpenHfTensors(info);
+  if (info.part.num_ranks == 1) return OpenWhole(info, options);
+  ASSIGN_OR_RETURN(std::unique_ptr<TensorSource> whole, OpenWhole(info, options));
+  return MakePartTensors(std::move(whole), info);
 }
 
 absl::StatusOr<ModelWeights> LoadWeights(const ModelInfo& info, const LoadOptions& options, Device& device) {

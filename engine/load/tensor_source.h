@@ -40,7 +40,7 @@ class TensorSource {
   virtual void Release() {}
 };
 
-// The tensors of the model's files (or random ones), headers checked and no weight read.
+// The tensors of the model's files (or random ones), headers checked and no weight read: of a part, its slices.
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenTensors(const ModelInfo& info, const LoadOptions& options);
 
 }  // namespace millrace

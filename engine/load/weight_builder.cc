@@ -49,14 +49,29 @@ size_t RowBytes(const WeightKind& kind, int64_t k) {
   return 0;
 }
 
-void QuantizeRow(const float* values, int64_t k, const WeightKind& kind, uint8_t* out, float* scales) {
-  const int64_t group = kind.GroupFor(k) > 0 ? kind.GroupFor(k) : k;
-  for (int64_t g = 0; g < k / group; ++g) {
-    if (kind.format == WeightFormat::kInt8) {
-      scales[g] = QuantizeInt8(values + g * group, group, reinterpret_cast<int8_t*>(out) + g * group);
-    } else {
-      scales[g] = QuantizeInt4(values + g * group, group, out + g * group / 2);
-    }
+// Where a row's numbers go.
+struct BuiltRow {
+  uint8_t* values;
+  float* scales;
+};
+
+// Quantises `values`, a whole row, and keeps what of it belongs to `rows`, whose groups may be fractions of the row's.
+void QuantizeRow(const std::vector<float>& values, const MatrixRows& rows, const WeightKind& kind, BuiltRow out) {
+  const int64_t whole_k = static_cast<int64_t>(values.size()), end = rows.first_input + rows.k;
+  const int64_t whole_group = kind.GroupFor(whole_k) > 0 ? kind.GroupFor(whole_k) : whole_k;
+  const int64_t group = kind.GroupFor(rows.k) > 0 ? kind.GroupFor(rows.k) : rows.k;
+  const int64_t values_a_byte = kind.format == WeightFormat::kInt4 ? 2 : 1;
+  thread_local std::vector<uint8_t> quantized;
+  quantized.resize(static_cast<size_t>(whole_group));
+  for (int64_t first = rows.first_input / whole_group * whole_group; first < end; first += whole_group) {
+    const float scale = kind.format == WeightFormat::kInt8
+                            ? QuantizeInt8(&values[static_cast<size_t>(first)], whole_group,
+                                           reinterpret_cast<int8_t*>(quantized.data()))
+                            : QuantizeInt4(&values[static_cast<size_t>(first)], whole_group, quantized.data());
+    const int64_t kept = std::max(first, rows.first_input), kept_end = std::min(first + whole_group, end);
+    std::memcpy(out.values + (kept - rows.first_input) / values_a_byte, &quantized[(kept - first) / values_a_byte],
+                static_cast<size_t>((kept_end - kept) / values_a_byte));
+    for (int64_t input = kept; input < kept_end; input += group) out.scales[(input - rows.first_input) / group] = scale;
   }
 }
 
@@ -88,7 +103,7 @@ MatrixRows ConcatRows(std::vector<MatrixRows> parts) {
   if (parts.size() == 1) return std::move(parts.front());
   MatrixRows all{.n = 0, .k = parts.front().k, .read = nullptr, .stored = parts.front().stored};
   for (const MatrixRows& part : parts) {
-    MILLRACE_CHECK(part.k == all.k, "matrices to be joined differ in their inputs");
+    MILLRACE_CHECK(part.k == all.k && part.whole == nullptr, "matrices to be joined differ in their inputs");
     // Still one block when each part follows the one before it.
     const char* expected = static_cast<const char*>(all.stored.data);
     if (expected != nullptr) expected += all.n * all.k * static_cast<int64_t>(DTypeBytes(all.stored.dtype));
@@ -126,15 +141,16 @@ absl::StatusOr<std::unique_ptr<BuiltWeight>> BuildWeight(const MatrixRows& rows,
       std::memcpy(out, static_cast<const char*>(rows.stored.data) + static_cast<size_t>(row) * row_bytes, row_bytes);
       return;
     }
+    const MatrixRows& read = is_dense || rows.whole == nullptr ? rows : *rows.whole;
     thread_local std::vector<float> values;
-    values.resize(static_cast<size_t>(k));
-    rows.read(row, values.data());
+    values.resize(static_cast<size_t>(read.k));
+    read.read(row, values.data());
     if (is_dense) return ConvertRow(values.data(), k, kind.dtype, out);
-    if (!AreFinite(values.data(), k)) {
+    if (!AreFinite(values.data(), read.k)) {
       bad_row = row;
       return;
     }
-    QuantizeRow(values.data(), k, kind, out, built->scales.data() + row * groups_a_row);
+    QuantizeRow(values, rows, kind, {.values = out, .scales = built->scales.data() + row * groups_a_row});
   });
   if (bad_row >= 0) {
     return absl::InvalidArgumentError(absl::StrCat("row ", bad_row.load(), " holds a value that is not finite"));

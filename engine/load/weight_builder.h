@@ -25,9 +25,12 @@ struct MatrixRows {
   int64_t k = 0;
   std::function<void(int64_t row, float* out)> read;
   StoredFloats stored;
+  // Set where these are inputs [first_input, first_input + k) of longer rows, which decide the scales of quantisation.
+  std::shared_ptr<const MatrixRows> whole;
+  int64_t first_input = 0;
 };
 
-// Rows of several matrices of equal K, one after another.
+// Rows of several matrices of equal K, one after another. REQUIRES: whole rows, unless it is one matrix.
 MatrixRows ConcatRows(std::vector<MatrixRows> parts);
 
 // The numbers of a quantised or converted matrix, in WeightSource's layout.

@@ -74,8 +74,10 @@ absl::StatusOr<WeightFormats> ChooseWeightFormats(const ModelInfo& info, const L
     formats.linear = {.format = WeightFormat::kInt4, .group_size = options.quantization == "int4" ? 128 : 32};
     for (const int64_t k : {int64_t{info.hidden_dim}, int64_t{info.ffn_dim}, int64_t{info.num_heads} * info.head_dim}) {
       if (k % 32 != 0) {
-        return absl::InvalidArgumentError(absl::StrCat("--quantization ", options.quantization, " needs inputs in ",
-                                                       "multiples of 32; this model has a matrix with ", k));
+        const int32_t num_ranks = info.part.num_ranks;
+        return absl::InvalidArgumentError(absl::StrCat(
+            "--quantization ", options.quantization, " needs inputs in multiples of 32; this model has a matrix with ",
+            k, num_ranks > 1 ? absl::StrCat(" for each of ", num_ranks, " ranks") : ""));
       }
     }
   } else {

@@ -22,8 +22,8 @@ size_t BuiltBytes(const WeightKind& kind, int64_t n, int64_t k) {
 
 class MemoryCounter {
  public:
-  MemoryCounter(const WeightFormats& formats, const Ops& ops, TensorSource& source)
-      : formats_(formats), ops_(ops), source_(source) {}
+  MemoryCounter(const WeightFormats& formats, const Ops& ops, TensorSource& source, int num_ranks)
+      : formats_(formats), ops_(ops), source_(source), num_ranks_(num_ranks) {}
 
   absl::Status Add(const LinearSpec& spec, const WeightKind& wanted) {
     ASSIGN_OR_RETURN(const LinearPlan plan, PlanLinear(spec, wanted, formats_.may_keep_stored, source_));
@@ -31,7 +31,9 @@ class MemoryCounter {
     const WeightKind& kind = plan.kind;
     memory_.num_bytes += ops_.PackedBytes(kind.format, kind.dtype, n, spec.k, kind.GroupFor(spec.k));
     if (spec.has_bias) memory_.num_bytes += static_cast<size_t>(n) * sizeof(float);
-    memory_.largest_bytes = std::max(memory_.largest_bytes, BuiltBytes(kind, n, spec.k));
+    // A rank's part of a stored matrix is cut from the whole.
+    const size_t num_cut_from = plan.is_stored && num_ranks_ > 1 ? static_cast<size_t>(num_ranks_) : 0;
+    memory_.largest_bytes = std::max(memory_.largest_bytes, (1 + num_cut_from) * BuiltBytes(kind, n, spec.k));
     if (formats_.may_keep_stored && !plan.is_stored) {
       ASSIGN_OR_RETURN(const auto form, source_.FormOf(spec.parts[0].name, spec.parts[0].n, spec.k));
       if (form.has_value()) ++memory_.num_requantized;
@@ -45,6 +47,7 @@ class MemoryCounter {
   const WeightFormats& formats_;
   const Ops& ops_;
   TensorSource& source_;
+  const int num_ranks_;
   WeightMemory memory_;
 };
 
@@ -132,7 +135,7 @@ absl::StatusOr<WeightMemory> PlanWeights(const ModelInfo& info, const LoadOption
   ASSIGN_OR_RETURN(const WeightFormats formats, ChooseWeightFormats(info, options));
   ASSIGN_OR_RETURN(const std::unique_ptr<TensorSource> source, OpenTensors(info, options));
   RETURN_IF_ERROR(CheckTensors(info, *source));
-  MemoryCounter counter(formats, ops, *source);
+  MemoryCounter counter(formats, ops, *source, info.part.num_ranks);
   const size_t c = static_cast<size_t>(info.hidden_dim);
   counter.AddBytes(static_cast<size_t>(info.vocab_tokens) * c * DTypeBytes(formats.embedding) + c * sizeof(float));
   RETURN_IF_ERROR(counter.Add(HeadSpecOf(info), formats.lm_head));
