@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// A place with memory and arithmetic. One Device per engine, made by the composition root, used by the engine thread
-// only (memory may be allocated by the loading thread before that). No backend type appears here.
+// A place with memory and arithmetic. One Device for each rank of an engine, used by that rank's thread only (memory
+// may be allocated by the loading thread before that). No backend type appears here.
 #include <cstddef>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/communicator.h"
 
 namespace millrace {
 
@@ -37,6 +40,10 @@ class Device {
   virtual Ops& ops() = 0;
   // Waits for everything launched so far; asynchronous faults surface here and only here.
   virtual absl::Status Wait() = 0;
+  // Makes ranks of `devices`, this one first: a communicator for each, in their order. REQUIRES: all of one kind.
+  virtual absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> Connect(absl::Span<Device* const> /*devices*/) {
+    return absl::UnimplementedError(name() + " does not compute with other devices");
+  }
 };
 
 enum class CpuPath { kAuto, kReference, kAvx2, kAvx512 };  // kAuto: the widest this processor has
@@ -44,6 +51,7 @@ enum class CpuPath { kAuto, kReference, kAvx2, kAvx512 };  // kAuto: the widest 
 struct CpuDeviceOptions {
   int num_threads = 0;            // 0: the available cores (affinity and cgroup quota respected)
   CpuPath path = CpuPath::kAuto;  // a path the processor lacks is InvalidArgument
+  int num_sharers = 1;            // devices among which the threads are divided, at least one for each
 };
 absl::StatusOr<std::unique_ptr<Device>> MakeCpuDevice(const CpuDeviceOptions& options);
 

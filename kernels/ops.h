@@ -30,6 +30,9 @@ struct EmbedArgs {
   absl::Span<const int32_t> tokens;  // [T], each in [0, V)
   Matrix out;                        // [T, C]
   float scale = 1.0f;
+  // A rank's part of a table: rows [first_token, first_token + table.rows) of whole_tokens. Other tokens' rows are 0.
+  int32_t first_token = 0;
+  int32_t whole_tokens = 0;  // 0: the table is whole
 };
 
 struct RmsNormArgs {

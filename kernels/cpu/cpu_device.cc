@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/cpu_device.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cpu/cpu_features.h"
+#include "kernels/cpu/host_communicator.h"
 #include "kernels/cpu/page_buffer.h"
 #include "kernels/status_macros.h"
 
@@ -51,6 +53,10 @@ absl::Status CpuDevice::CopyToHost(void* host, const void* device, size_t num_by
   return CopyToDevice(host, device, num_bytes);
 }
 
+absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> CpuDevice::Connect(absl::Span<Device* const> devices) {
+  return ConnectHostRanks(static_cast<int>(devices.size()));
+}
+
 }  // namespace cpu
 
 absl::StatusOr<std::unique_ptr<Device>> MakeCpuDevice(const CpuDeviceOptions& options) {
@@ -65,7 +71,7 @@ absl::StatusOr<std::unique_ptr<Device>> MakeCpuDevice(const CpuDeviceOptions& op
         absl::StrCat("this processor lacks the instructions of ", absl::string_view(name.data(), name.size())));
   }
   const int num_threads = options.num_threads == 0 ? cpu::AvailableCores() : options.num_threads;
-  return std::make_unique<cpu::CpuDevice>(num_threads, path);
+  return std::make_unique<cpu::CpuDevice>(std::max(num_threads / options.num_sharers, 1), path);
 }
 
 }  // namespace millrace

@@ -4,6 +4,7 @@
 // MakeCpuDevice (kernels/device.h); one per engine.
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/device.h"
@@ -23,6 +24,7 @@ class CpuDevice final : public Device {
   absl::Status CopyToHost(void* host, const void* device, size_t num_bytes) override;
   Ops& ops() override { return ops_; }
   absl::Status Wait() override { return absl::OkStatus(); }
+  absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> Connect(absl::Span<Device* const> devices) override;
 
  private:
   CpuOps ops_;

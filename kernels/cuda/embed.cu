@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// out[t] = table[tokens[t]] * scale, one block a row; limited by memory.
+// out[t] = table[tokens[t]] * scale, or zeros where another rank's part of the table has the token; one block a row;
+// limited by memory.
 #include <type_traits>
 
 #include "kernels/check.h"
@@ -20,6 +21,8 @@ struct EmbedParams {
   uint16_t* out;
   int64_t out_stride;
   float scale;
+  int32_t first_token;
+  int32_t whole_tokens;
 };
 
 struct F32 {};
@@ -38,12 +41,14 @@ __global__ void __launch_bounds__(kMaxRowThreads) EmbedKernel(const EmbedParams 
   const int64_t row = blockIdx.x;
   uint16_t* out = params.out + row * params.out_stride;
   ptx::GridDependencyWait();
-  const int64_t token = params.tokens[row];
-  const bool is_known = token >= 0 && token < params.table_rows;
+  const int32_t token = params.tokens[row], table_row = token - params.first_token;
+  const bool is_known = token >= 0 && token < params.whole_tokens;
+  const bool is_here = table_row >= 0 && table_row < params.table_rows;
   const float scale = is_known ? params.scale : __uint_as_float(0x7fc00000u);  // NaN: the fault stays visible
   const int64_t stride = static_cast<int64_t>(blockDim.x) * kVector;
   for (int64_t at = static_cast<int64_t>(threadIdx.x) * kVector; at < params.cols; at += stride) {
-    Floats8 values = LoadEntry<Table>(params, is_known ? token : 0, at);
+    Floats8 values = {};
+    if (is_here) values = LoadEntry<Table>(params, table_row, at);
 #pragma unroll
     for (int i = 0; i < kVector; ++i) values.at[i] *= scale;
     Store8<Format>(values, out, at, params.cols);
@@ -75,9 +80,12 @@ cudaError_t LaunchEmbed(const EmbedLaunch& launch, cudaStream_t stream) {
   const Kernel kernel = is_bf16 ? KernelOf<Bf16>(launch.table.dtype) : KernelOf<F16>(launch.table.dtype);
   MILLRACE_CHECK(kernel != nullptr, "an embedding table is F32, F16 or BF16");
   if (launch.out.rows == 0) return cudaSuccess;
-  const EmbedParams params = {launch.table.data, launch.table.rows, launch.table.stride,
-                              launch.table.cols, launch.tokens,     static_cast<uint16_t*>(launch.out.data),
-                              launch.out.stride, launch.scale};
+  const EmbedParams params = {
+      launch.table.data,   launch.table.rows,
+      launch.table.stride, launch.table.cols,
+      launch.tokens,       static_cast<uint16_t*>(launch.out.data),
+      launch.out.stride,   launch.scale,
+      launch.first_token,  launch.whole_tokens > 0 ? launch.whole_tokens : static_cast<int32_t>(launch.table.rows)};
   return Launch(kernel,
                 {.grid = dim3(static_cast<unsigned>(launch.out.rows)),
                  .block = dim3(static_cast<unsigned>(RowThreads(launch.table.cols))),

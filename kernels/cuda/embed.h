@@ -14,6 +14,8 @@ struct EmbedLaunch {
   const int32_t* tokens = nullptr;  // [T], each in [0, V); a row of one outside is NaN
   Matrix out;                       // [T, C] BF16 or F16
   float scale = 1.0f;
+  int32_t first_token = 0;  // as in EmbedArgs (kernels/ops.h)
+  int32_t whole_tokens = 0;
   bool is_dependent = false;  // may start while the kernel before it still runs
 };
 

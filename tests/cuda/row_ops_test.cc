@@ -323,6 +323,38 @@ KERNEL_TEST("embed: every table type is looked up exactly, and a token outside t
   }
 }
 
+KERNEL_TEST("embed: a rank's part of a table gives zeros for other ranks' tokens, and NaN for nobody's") {
+  constexpr int64_t kVocab = 12, kCols = 61, kPart = 4;
+  const std::vector<int32_t> tokens = {0, 11, 3, 4, 7, 8, 4, -1, 12};
+  DeviceArray<int32_t> device_tokens(tokens);
+  Random random(8);
+  for (int64_t first = 0; first < kVocab; first += kPart) {
+    const std::vector<float> values = random.Floats(static_cast<size_t>(kPart * kCols), -2, 2);
+    DeviceArray<float> floats(values);
+    Rows out(DType::kBF16, static_cast<int64_t>(tokens.size()), kCols, kCols + 3);
+    const Matrix part = {.data = floats.data(), .dtype = DType::kF32, .rows = kPart, .cols = kCols, .stride = kCols};
+    EXPECT(LaunchEmbed({.table = part,
+                        .tokens = device_tokens.data(),
+                        .out = out.View(),
+                        .first_token = static_cast<int32_t>(first),
+                        .whole_tokens = kVocab},
+                       nullptr) == cudaSuccess);
+    out.Fetch();
+    out.ExpectPaddingUntouched();
+    for (size_t r = 0; r < tokens.size(); ++r) {
+      const int64_t row = tokens[r] - first;
+      for (int64_t c = 0; c < kCols; ++c) {
+        if (tokens[r] < 0 || tokens[r] >= kVocab) {
+          EXPECT(std::isnan(out.Value(static_cast<int64_t>(r), c))) << "token " << tokens[r];
+          continue;
+        }
+        const float entry = row >= 0 && row < kPart ? values[static_cast<size_t>(row * kCols + c)] : 0.0f;
+        EXPECT(out.At(static_cast<int64_t>(r), c) == BitsFromFloat(DType::kBF16, entry)) << "token " << tokens[r];
+      }
+    }
+  }
+}
+
 KERNEL_TEST("gather_rows: copies the bits of the rows named, and nothing for one that is not there") {
   const std::vector<int32_t> rows = {10, 0, 3, 3, 11, -1};
   DeviceArray<int32_t> device_rows(rows);

@@ -206,6 +206,36 @@ TEST_CASE("Embed: every table type is looked up exactly", "[kernels][row_ops]") 
   }
 }
 
+TEST_CASE("Embed: ranks' parts of a table give each token's row once, and zeros elsewhere", "[kernels][row_ops]") {
+  constexpr int64_t kVocab = 12, kCols = 9, kPart = 4;
+  const std::vector<int32_t> tokens = {0, 11, 3, 4, 7, 8, 4};
+  const int64_t num_rows = static_cast<int64_t>(tokens.size());
+  cpu::ThreadPool pool(2);
+  auto values = RandomFloats(kVocab * kCols, 9);
+  for (int64_t first = 0; first < kVocab; first += kPart) {
+    const Matrix part = {.data = &values[static_cast<size_t>(first * kCols)],
+                         .dtype = DType::kF32,
+                         .rows = kPart,
+                         .cols = kCols,
+                         .stride = kCols};
+    Rows out(num_rows, kCols, 2);
+    cpu::Embed({.table = part,
+                .tokens = tokens,
+                .out = out.view,
+                .first_token = static_cast<int32_t>(first),
+                .whole_tokens = kVocab},
+               {pool, CpuPath::kReference});
+    for (int64_t r = 0; r < num_rows; ++r) {
+      const int64_t token = tokens[static_cast<size_t>(r)];
+      const bool is_here = token >= first && token < first + kPart;
+      for (int64_t c = 0; c < kCols; ++c) {
+        CHECK(out.Row(r)[c] == (is_here ? values[static_cast<size_t>(token * kCols + c)] : 0.0f));
+      }
+    }
+    CHECK(out.IsPaddingUntouched());
+  }
+}
+
 TEST_CASE("GatherRows: copies the bits of the rows named, in their order", "[kernels][row_ops]") {
   constexpr int64_t kRows = 11;
   const std::vector<int32_t> rows = {10, 0, 3, 3, 7};

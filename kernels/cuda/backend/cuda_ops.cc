@@ -166,7 +166,12 @@ void CudaOps::Matmul(const MatmulArgs& args) {
 
 void CudaOps::Embed(const EmbedArgs& args) {
   MILLRACE_CHECK(args.tokens.data() == step_.tokens && args.out.rows == step_.num_rows, "the open step's tokens");
-  stream_.Keep(LaunchEmbed({.table = args.table, .tokens = staging_.tokens(), .out = args.out, .scale = args.scale},
+  stream_.Keep(LaunchEmbed({.table = args.table,
+                            .tokens = staging_.tokens(),
+                            .out = args.out,
+                            .scale = args.scale,
+                            .first_token = args.first_token,
+                            .whole_tokens = args.whole_tokens},
                            stream_.get()),
                "embedding");
 }
