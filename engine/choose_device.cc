@@ -4,9 +4,12 @@
 #include <algorithm>
 #include <cctype>
 #include <string_view>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "engine/load/model_part.h"
+#include "kernels/status_macros.h"
 
 namespace millrace {
 namespace {
@@ -23,20 +26,51 @@ int CudaOrdinal(const std::string& name) {
   return are_digits && absl::SimpleAtoi(digits, &ordinal) ? ordinal : -1;
 }
 
-}  // namespace
+absl::StatusOr<std::unique_ptr<Device>> OpenCuda(const std::string& name, int ordinal) {
+  auto device = MakeCudaDevice({.ordinal = ordinal});
+  if (device.ok()) return device;
+  return absl::Status(device.status().code(), absl::StrCat("--device ", name, ": ", device.status().message()));
+}
 
-absl::StatusOr<std::unique_ptr<Device>> ChooseDevice(const std::string& name, int num_cpu_threads) {
+absl::StatusOr<std::unique_ptr<Device>> FirstDevice(const std::string& name, const CpuDeviceOptions& cpu) {
   if (name == "auto") {
     if (auto device = MakeCudaDevice({}); device.ok()) return device;
   }
-  if (name == "auto" || name == "cpu") return MakeCpuDevice({.num_threads = num_cpu_threads});
+  if (name == "auto" || name == "cpu") return MakeCpuDevice(cpu);
   const int ordinal = CudaOrdinal(name);
   if (ordinal < 0) {
     return absl::InvalidArgumentError(absl::StrCat("--device ", name, " is not one of auto, cpu, cuda, cuda:N"));
   }
-  auto device = MakeCudaDevice({.ordinal = ordinal});
-  if (device.ok()) return device;
-  return absl::Status(device.status().code(), absl::StrCat("--device ", name, ": ", device.status().message()));
+  return OpenCuda(name, ordinal);
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<std::unique_ptr<Device>>> ChooseDevices(const std::string& name, int num_cpu_threads,
+                                                                   int num_ranks) {
+  if (num_ranks < 1 || num_ranks > kMaxRanks) {
+    return absl::InvalidArgumentError(absl::StrCat("--tensor-parallel-size ", num_ranks, " is not in 1..", kMaxRanks));
+  }
+  const CpuDeviceOptions cpu{.num_threads = num_cpu_threads, .num_sharers = num_ranks};
+  std::vector<std::unique_ptr<Device>> devices;
+  ASSIGN_OR_RETURN(std::unique_ptr<Device> first, FirstDevice(name, cpu));
+  devices.push_back(std::move(first));
+  while (static_cast<int>(devices.size()) < num_ranks) {
+    const int ordinal = std::max(CudaOrdinal(name), 0) + static_cast<int>(devices.size());
+    auto device = devices[0]->shares_host_memory() ? MakeCpuDevice(cpu) : OpenCuda(name, ordinal);
+    if (!device.ok()) {
+      return absl::Status(device.status().code(),
+                          absl::StrCat("--tensor-parallel-size ", num_ranks, ": ", device.status().message()));
+    }
+    devices.push_back(*std::move(device));
+  }
+  return devices;
+}
+
+size_t BytesForEach(absl::Span<const std::unique_ptr<Device>> devices) {
+  size_t num_bytes = devices[0]->available_bytes();
+  for (const auto& device : devices) num_bytes = std::min(num_bytes, device->available_bytes());
+  return devices[0]->shares_host_memory() ? num_bytes / devices.size() : num_bytes;
 }
 
 }  // namespace millrace

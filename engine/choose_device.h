@@ -1,16 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// From the words of --device to a device. Loading thread.
+// From the words of --device to devices. Loading thread.
+#include <cstddef>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "kernels/device.h"
 
 namespace millrace {
 
-// "cpu"; "cuda" (the first) or "cuda:N"; "auto": CUDA's first device where it can be opened, else the CPU.
-// InvalidArgument: none of these. NotFound: CUDA is asked for and something is missing, which the message names.
-absl::StatusOr<std::unique_ptr<Device>> ChooseDevice(const std::string& name, int num_cpu_threads);
+// A device for each of `num_ranks` ranks. "cpu": each with a share of the threads; "cuda" (the driver's first devices)
+// or "cuda:N" (that one and those after it); "auto": CUDA where its first device can be opened, else the CPU.
+// InvalidArgument: none of these, or num_ranks is not in 1..64. NotFound: CUDA is asked for and something is missing,
+// which the message names, or there are fewer devices than ranks.
+absl::StatusOr<std::vector<std::unique_ptr<Device>>> ChooseDevices(const std::string& name, int num_cpu_threads,
+                                                                   int num_ranks);
+
+// What each of the ranks may take, so that all have as much.
+size_t BytesForEach(absl::Span<const std::unique_ptr<Device>> devices);
 
 }  // namespace millrace

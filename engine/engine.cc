@@ -11,8 +11,10 @@
 #include "engine/grammar/token_vocabulary.h"
 #include "engine/load/memory_plan.h"
 #include "engine/load/model_info.h"
+#include "engine/load/model_part.h"
 #include "engine/load/model_weights.h"
 #include "engine/run/model.h"
+#include "engine/run/rank_group.h"
 #include "engine/run/runner.h"
 #include "engine/run/step_loop.h"
 #include "engine/text/chat_template.h"
@@ -96,8 +98,8 @@ class LoadedEngine final : public Engine {
   std::atomic<uint64_t> last_session_{0};
 };
 
-MemoryPlanOptions PlanOptions(const EngineOptions& options, const Device& device) {
-  return {.available_bytes = device.available_bytes(),
+MemoryPlanOptions PlanOptions(const EngineOptions& options, size_t available_bytes) {
+  return {.available_bytes = available_bytes,
           .utilization = options.memory_utilization,
           .kv_cache_bytes = options.kv_cache_bytes,
           .kv_cache_dtype = options.kv_cache_dtype,
@@ -119,20 +121,22 @@ LoadOptions ToLoadOptions(const EngineOptions& options) {
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options) {
   const LoadOptions load_options = ToLoadOptions(options);
-  ASSIGN_OR_RETURN(std::unique_ptr<Device> device, ChooseDevice(options.device, options.num_threads));
+  ASSIGN_OR_RETURN(std::vector<std::unique_ptr<Device>> devices,
+                   ChooseDevices(options.device, options.num_threads, options.tensor_parallel_size));
   ASSIGN_OR_RETURN(ModelInfo info, ReadModelInfo(options.model_dir, load_options));
-  ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory(info, load_options, PlanOptions(options, *device), device->ops()));
+  // The ranks' parts are of one size, so one plan is every rank's.
+  ASSIGN_OR_RETURN(const ModelInfo part, PartOf(info, 0, options.tensor_parallel_size));
+  ASSIGN_OR_RETURN(const MemoryPlan plan,
+                   PlanMemory(part, load_options, PlanOptions(options, BytesForEach(devices)), devices[0]->ops()));
   if (options.on_memory_plan) options.on_memory_plan(FormatMemoryPlan(plan));
   ASSIGN_OR_RETURN(ModelText text, LoadModelText(options.model_dir, options.chat_template,
                                                  options.load_format == "dummy" ? MissingTokenizer::kMeansBytes
                                                                                 : MissingTokenizer::kIsAnError));
-  ASSIGN_OR_RETURN(ModelWeights weights, LoadWeights(info, load_options, *device));
-  const ModelLimits limits = ToModelLimits(plan);
-  ASSIGN_OR_RETURN(std::unique_ptr<Model> model, Model::Create(info, std::move(weights), limits, *device));
+  ASSIGN_OR_RETURN(std::unique_ptr<Model> model, LoadModel(info, load_options, ToModelLimits(plan), devices));
   SchedulerConfig config = options.scheduler;
   config.num_pages = plan.num_pages;
   config.max_model_tokens = plan.max_model_tokens;
-  auto engine = std::make_unique<LoadedEngine>(std::move(device), std::move(info), std::move(text), config,
+  auto engine = std::make_unique<LoadedEngine>(std::move(devices[0]), std::move(info), std::move(text), config,
                                                FormatMemoryPlan(plan));
   RETURN_IF_ERROR(engine->Start(std::move(model), options.on_step));
   return engine;

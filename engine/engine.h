@@ -72,6 +72,7 @@ struct EngineOptions {
   std::string kv_cache_dtype = "auto";  // auto (= bfloat16), float32 (CPU), float16, bfloat16, int8, fp8 (CUDA)
   std::string chat_template;            // path or text; empty: the model's own
   int32_t num_threads = 0;              // CPU threads, 0: the available cores
+  int32_t tensor_parallel_size = 1;     // ranks that divide the model among them, 1..64 (docs/parallel.md)
   int32_t max_model_tokens = 0;         // 0: the model's, shrunk to what the KV memory holds
   double memory_utilization = 0.9;      // share of available memory the plan may use
   int64_t kv_cache_bytes = 0;           // 0: what the utilisation leaves (bounded by max_sequences * max_model_tokens)

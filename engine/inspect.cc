@@ -3,9 +3,11 @@
 
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "engine/choose_device.h"
 #include "engine/load/memory_plan.h"
+#include "engine/load/model_part.h"
 #include "engine/load/model_weights.h"
 #include "kernels/device.h"
 #include "kernels/status_macros.h"
@@ -19,9 +21,11 @@ absl::StatusOr<ModelReport> InspectModel(const EngineOptions& options) {
                          .dummy_seed = options.dummy_seed};
   ModelReport report;
   ASSIGN_OR_RETURN(report.info, ReadModelInfo(options.model_dir, load));
-  ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, ChooseDevice(options.device, options.num_threads));
-  const auto plan = PlanMemory(report.info, load,
-                               {.available_bytes = device->available_bytes(),
+  ASSIGN_OR_RETURN(const std::vector<std::unique_ptr<Device>> devices,
+                   ChooseDevices(options.device, options.num_threads, options.tensor_parallel_size));
+  ASSIGN_OR_RETURN(const ModelInfo part, PartOf(report.info, 0, options.tensor_parallel_size));
+  const auto plan = PlanMemory(part, load,
+                               {.available_bytes = BytesForEach(devices),
                                 .utilization = options.memory_utilization,
                                 .kv_cache_bytes = options.kv_cache_bytes,
                                 .kv_cache_dtype = options.kv_cache_dtype,
@@ -29,7 +33,7 @@ absl::StatusOr<ModelReport> InspectModel(const EngineOptions& options) {
                                 .max_model_tokens = options.max_model_tokens,
                                 .max_sequences = options.scheduler.max_sequences,
                                 .max_step_tokens = options.scheduler.max_step_tokens},
-                               device->ops());
+                               devices[0]->ops());
   if (plan.ok()) {
     report.memory_plan = FormatMemoryPlan(*plan);
   } else {

@@ -74,7 +74,8 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelInfo& info, const LoadOptions& 
   MemoryPlan plan{.available_bytes = options.available_bytes,
                   .page_tokens = options.page_tokens,
                   .max_step_tokens = options.max_step_tokens,
-                  .max_sequences = options.max_sequences};
+                  .max_sequences = options.max_sequences,
+                  .num_ranks = info.part.num_ranks};
   ASSIGN_OR_RETURN(const WeightMemory weights, PlanWeights(info, load, ops));
   ASSIGN_OR_RETURN(plan.kv_dtype, ParseKvDtype(options.kv_cache_dtype));
   if (!ops.takes_kv_dtype(plan.kv_dtype)) {
@@ -107,13 +108,14 @@ absl::StatusOr<MemoryPlan> PlanMemory(const ModelInfo& info, const LoadOptions& 
 std::string FormatMemoryPlan(const MemoryPlan& plan) {
   const int64_t kv_tokens = static_cast<int64_t>(plan.num_pages) * plan.page_tokens;
   return absl::StrCat(
-      "memory plan\n", "  weights      ", Bytes(plan.weight_bytes), "\n", "  KV cache     ", Bytes(plan.kv_bytes),
-      "  (", plan.num_pages, " pages of ", plan.page_tokens, " tokens, ", std::string(DTypeName(plan.kv_dtype)), ": ",
-      kv_tokens, " tokens; ", kv_tokens / plan.max_model_tokens, " sequences of ", plan.max_model_tokens, ")\n",
-      "  activations  ", Bytes(plan.activation_bytes), "  (", plan.max_step_tokens, " tokens a step)\n",
-      "  workspace    ", Bytes(plan.workspace_bytes), "\n", "  RoPE tables  ", Bytes(plan.rope_bytes), "\n",
-      "  total        ", Bytes(plan.total_bytes()), " of ", Bytes(plan.budget_bytes), " allowed, ",
-      Bytes(plan.available_bytes), " available\n",
+      plan.num_ranks > 1 ? absl::StrCat("memory plan of each of ", plan.num_ranks, " ranks\n") : "memory plan\n",
+      "  weights      ", Bytes(plan.weight_bytes), "\n", "  KV cache     ", Bytes(plan.kv_bytes), "  (", plan.num_pages,
+      " pages of ", plan.page_tokens, " tokens, ", std::string(DTypeName(plan.kv_dtype)), ": ", kv_tokens, " tokens; ",
+      kv_tokens / plan.max_model_tokens, " sequences of ", plan.max_model_tokens, ")\n", "  activations  ",
+      Bytes(plan.activation_bytes), "  (", plan.max_step_tokens, " tokens a step)\n", "  workspace    ",
+      Bytes(plan.workspace_bytes), "\n", "  RoPE tables  ", Bytes(plan.rope_bytes), "\n", "  total        ",
+      Bytes(plan.total_bytes()), " of ", Bytes(plan.budget_bytes), " allowed, ", Bytes(plan.available_bytes),
+      " available\n",
       plan.num_requantized > 0 ? absl::StrCat("  note: ", plan.num_requantized,
                                               " matrices cannot be kept as the checkpoint stores them (activation "
                                               "order or odd groups) and become int8\n")

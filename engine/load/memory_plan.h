@@ -14,7 +14,7 @@ namespace millrace {
 struct ModelLimits;
 
 struct MemoryPlanOptions {
-  size_t available_bytes = 0;           // of the device, before loading
+  size_t available_bytes = 0;           // of the device, before loading; where there are several ranks, for each
   double utilization = 0.9;             // share of it that may be used
   int64_t kv_cache_bytes = 0;           // 0: what is left, at most what max_sequences * max_model_tokens can use
   std::string kv_cache_dtype = "auto";  // auto (bfloat16), float32, float16, bfloat16, int8, fp8
@@ -40,6 +40,7 @@ struct MemoryPlan {
   int32_t max_step_tokens = 0;
   int32_t max_logit_rows = 0;
   int32_t max_sequences = 0;
+  int32_t num_ranks = 1;        // each of them takes all this
   int32_t num_requantized = 0;  // matrices that become int8 because their stored form cannot be kept
   DType kv_dtype = DType::kBF16;
   size_t total_bytes() const { return weight_bytes + kv_bytes + activation_bytes + workspace_bytes + rope_bytes; }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include "engine/run/rank_group.h"
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
 
@@ -21,6 +22,8 @@ int64_t MaxInputs(const ModelInfo& info) {
   return std::max<int64_t>({info.hidden_dim, info.ffn_dim, static_cast<int64_t>(info.num_heads) * info.head_dim});
 }
 
+int64_t WholeVocab(const ModelInfo& info) { return int64_t{info.vocab_tokens} * info.part.num_ranks; }
+
 }  // namespace
 
 size_t ActivationBytes(const ModelInfo& info, const ModelLimits& limits, DType activation_dtype) {
@@ -28,7 +31,9 @@ size_t ActivationBytes(const ModelInfo& info, const ModelLimits& limits, DType a
                           3 * static_cast<int64_t>(info.ffn_dim);
   const size_t activations = static_cast<size_t>(limits.max_rows * per_row) +
                              static_cast<size_t>(limits.max_logit_rows) * static_cast<size_t>(info.hidden_dim);
-  const size_t logits = static_cast<size_t>(limits.max_logit_rows) * static_cast<size_t>(info.vocab_tokens);
+  // Of a part: those of all ranks as they are gathered, and side by side.
+  const size_t num_copies = info.part.num_ranks > 1 ? 2 : 1;
+  const size_t logits = num_copies * static_cast<size_t>(limits.max_logit_rows) * static_cast<size_t>(WholeVocab(info));
   return DTypeBytes(activation_dtype) * activations + kFloatBytes * logits;
 }
 
@@ -40,7 +45,7 @@ StepLimits ToStepLimits(const ModelInfo& info, const ModelLimits& limits) {
           .max_inputs = MaxInputs(info),
           .max_outputs = std::max({QkvCols(info), 2 * static_cast<int64_t>(info.ffn_dim),
                                    static_cast<int64_t>(info.hidden_dim), static_cast<int64_t>(info.vocab_tokens)}),
-          .vocab_tokens = info.vocab_tokens,
+          .vocab_tokens = WholeVocab(info),
           .num_heads = info.num_heads,
           .num_kv_heads = info.num_kv_heads,
           .head_dim = info.head_dim,
@@ -62,6 +67,10 @@ Model::Model(const ModelInfo& info, ModelWeights weights, const ModelLimits& lim
       device_(device),
       ops_(device.ops()),
       copies_(device) {}
+
+Model::~Model() = default;
+
+void Model::Lead(std::unique_ptr<RankGroup> followers) { followers_ = std::move(followers); }
 
 absl::StatusOr<std::unique_ptr<Model>> Model::Create(const ModelInfo& info, ModelWeights weights,
                                                      const ModelLimits& limits, Device& device) {
@@ -112,7 +121,10 @@ absl::Status Model::Allocate() {
   RETURN_IF_ERROR(allocate(gate_up_, rows, 2 * static_cast<int64_t>(info_.ffn_dim), dtype));
   RETURN_IF_ERROR(allocate(ffn_, rows, info_.ffn_dim, dtype));
   RETURN_IF_ERROR(allocate(gathered_, limits_.max_logit_rows, info_.hidden_dim, dtype));
-  RETURN_IF_ERROR(allocate(logits_, limits_.max_logit_rows, info_.vocab_tokens, DType::kF32));
+  RETURN_IF_ERROR(allocate(logits_, limits_.max_logit_rows, WholeVocab(info_), DType::kF32));
+  if (info_.part.num_ranks > 1) {
+    RETURN_IF_ERROR(allocate(gathered_logits_, limits_.max_logit_rows, WholeVocab(info_), DType::kF32));
+  }
   for (Layer& layer : layers_) {
     ASSIGN_OR_RETURN(layer.kv, AllocateKv());
   }
@@ -174,7 +186,8 @@ void Model::AttentionBlock(const Layer& layer, const StepInputs& inputs, int64_t
                   .scale = 1.0f / std::sqrt(static_cast<float>(info_.head_dim)),
                   .window_tokens = info_.window_tokens,
                   .out = attended});
-  ops_.Matmul({.x = attended, .w = weights.o.get(), .bias = layer.o_bias, .out = hidden, .residual = hidden.data});
+  ops_.Matmul({.x = attended, .w = weights.o.get(), .bias = layer.o_bias, .out = hidden, .residual = Residual(hidden)});
+  SumOverRanks(hidden);
 }
 
 void Model::FfnBlock(const Layer& layer, int64_t num_rows) {
@@ -187,20 +200,46 @@ void Model::FfnBlock(const Layer& layer, int64_t num_rows) {
       {.x = hidden, .weight = layer.mlp_norm, .eps = info_.norm_eps, .out = normed, .reader = weights.gate_up.get()});
   ops_.Matmul({.x = normed, .w = weights.gate_up.get(), .bias = layer.gate_up_bias, .out = gate_up});
   ops_.SwiGlu({.gate_up = gate_up, .out = ffn, .reader = weights.down.get()});
-  ops_.Matmul({.x = ffn, .w = weights.down.get(), .bias = layer.down_bias, .out = hidden, .residual = hidden.data});
+  ops_.Matmul(
+      {.x = ffn, .w = weights.down.get(), .bias = layer.down_bias, .out = hidden, .residual = Residual(hidden)});
+  SumOverRanks(hidden);
 }
 
 void Model::Forward(const StepInputs& inputs) {
   MILLRACE_CHECK(!inputs.tokens.empty() && static_cast<int64_t>(inputs.tokens.size()) <= limits_.max_rows,
                  "a step's rows exceed what was reserved");
+  if (followers_ != nullptr) {
+    followers_->Start([&inputs](Model& model) { model.Forward(inputs); }, RankGroup::Then::kGoOn);
+  }
   ops_.BeginStep(inputs);
   ops_.Replay([&](int64_t num_rows) {
-    ops_.Embed({.table = embedding_, .tokens = inputs.tokens, .out = View(*hidden_, num_rows, info_.hidden_dim)});
+    const Matrix hidden = View(*hidden_, num_rows, info_.hidden_dim);
+    ops_.Embed({.table = embedding_,
+                .tokens = inputs.tokens,
+                .out = hidden,
+                .first_token = info_.part.rank * info_.vocab_tokens,
+                .whole_tokens = static_cast<int32_t>(WholeVocab(info_))});
+    SumOverRanks(hidden);
     for (const Layer& layer : layers_) {
       AttentionBlock(layer, inputs, num_rows);
       FfnBlock(layer, num_rows);
     }
   });
+  // The inputs are the caller's again.
+  if (followers_ != nullptr) followers_->Finish();
+}
+
+void Model::SumOverRanks(const Matrix& hidden) {
+  if (ranks_ != nullptr) ranks_->AllReduceSum(hidden);
+}
+
+absl::Status Model::Wait() {
+  if (followers_ != nullptr) followers_->Settle();
+  absl::Status status = device_.Wait();
+  if (ranks_ == nullptr) return status;
+  if (!status.ok()) ranks_->Abort(status);
+  if (followers_ != nullptr) followers_->Finish();
+  return status.ok() ? ranks_->status() : status;
 }
 
 Matrix Model::FinalHidden(absl::Span<const int32_t> rows) { return FinalNorm(rows, nullptr); }
@@ -215,11 +254,23 @@ Matrix Model::FinalNorm(absl::Span<const int32_t> rows, const PackedWeight* read
 }
 
 Matrix Model::Logits(absl::Span<const int32_t> rows) {
+  if (followers_ != nullptr) {
+    followers_->Start([rows = std::vector<int32_t>(rows.begin(), rows.end())](Model& model) { model.Logits(rows); },
+                      RankGroup::Then::kWait);
+  }
   const Matrix hidden = FinalNorm(rows, weights_.lm_head.get());
-  Matrix logits = View(*logits_, hidden.rows, info_.vocab_tokens);
-  logits.dtype = DType::kF32;
+  const int64_t num_rows = hidden.rows;
+  Matrix parts = View(*logits_, info_.part.num_ranks * num_rows, info_.vocab_tokens);
+  parts.dtype = DType::kF32;
+  Matrix logits = parts;
+  logits.data = static_cast<float*>(parts.data) + info_.part.rank * num_rows * parts.stride;
+  logits.rows = num_rows;
   ops_.Matmul({.x = hidden, .w = weights_.lm_head.get(), .out = logits});
-  return logits;
+  if (ranks_ == nullptr) return logits;
+  Matrix gathered = View(*gathered_logits_, num_rows, WholeVocab(info_));
+  gathered.dtype = DType::kF32;
+  ranks_->GatherColumns(parts, gathered);
+  return gathered;
 }
 
 }  // namespace millrace

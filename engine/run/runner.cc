@@ -49,7 +49,7 @@ absl::Status Runner::Run(const StepPlan& plan, StepResult* result) {
   for (size_t begin = 0; begin < wanted_.size(); begin += max_chunk) {
     RETURN_IF_ERROR(RunChunk(plan, absl::MakeSpan(wanted_).subspan(begin, max_chunk), result));
   }
-  return device_.Wait();
+  return model_->Wait();
 }
 
 void Runner::LayOut(const StepPlan& plan) {

@@ -59,6 +59,9 @@ void AddModelFlags(CLI::App* app, ServeOptions& serve, bool is_required) {
   Add(app, kGroup, "--hf-token", serve.hub.token, "The hub's access token (default: HF_TOKEN)");
   Add(app, kGroup, "--device", engine.device, "auto (CUDA where there is one), cpu, cuda, cuda:N");
   Add(app, kGroup, "--threads", engine.num_threads, "CPU threads; 0: all available cores")->check(CLI::Range(0, 1024));
+  Add(app, kGroup, "--tensor-parallel-size", engine.tensor_parallel_size,
+      "Devices that divide the model among them: CUDA devices from --device on, or shares of the CPU")
+      ->check(CLI::Range(1, 64));
   Add(app, kGroup, "--dtype", engine.dtype, "Of dense weights")
       ->check(CLI::IsMember({"auto", "bfloat16", "float16", "float32"}));
   Add(app, kGroup, "--load-format", engine.load_format, "dummy: random weights from a config alone")

@@ -101,6 +101,41 @@ const char* const kQuestions[] = {
     "What is Millrace?",          "hello",        "What is 12 + 30?",  "Tell me about metrics.",
     "How do I start the server?", "Who are you?", "Convert 3 km to m."};
 
+TEST_CASE("Engine: two ranks draw one rank's tokens, in a batch and run after run", "[engine][ranks]") {
+  EngineOptions options = BundledModel();
+  options.device = "cpu";
+  options.num_threads = 2;
+  const auto run = [&options](int num_ranks) {
+    options.tensor_parallel_size = num_ranks;
+    const auto engine = MakeEngine(options);
+    CHECK(engine->model().vocab_tokens == 2048);  // of the whole model
+    CHECK_THAT(engine->memory_report(),
+               Catch::StartsWith(num_ranks == 1 ? "memory plan\n" : "memory plan of each of 2 ranks\n"));
+    Batch batch(*engine);
+    for (const char* question : kQuestions) batch.Add(ChatRequestFor(*engine, question));
+    Request sampled = ChatRequestFor(*engine, kQuestions[0]);
+    sampled.sampling.temperature = 0.8f;
+    sampled.sampling.seed = 7;
+    batch.Add(sampled);
+    std::vector<std::vector<int32_t>> tokens;
+    for (const Outcome& outcome : batch.Wait()) tokens.push_back(outcome.tokens);
+    return tokens;
+  };
+  const auto one = run(1), two = run(2);
+  CHECK(two == one);
+  CHECK(run(2) == two);
+}
+
+TEST_CASE("Engine: a number of ranks that does not divide the model is refused with both numbers", "[engine][ranks]") {
+  EngineOptions options = BundledModel();
+  options.device = "cpu";
+  options.tensor_parallel_size = 3;
+  const absl::Status status = Engine::Create(options).status();
+  CHECK(status.code() == absl::StatusCode::kInvalidArgument);
+  CHECK_THAT(std::string(status.message()),
+             Catch::Contains("--tensor-parallel-size 3") && Catch::Contains("4 attention heads"));
+}
+
 TEST_CASE("Engine: tokens are the same alone, in a batch and after prefix reuse", "[engine]") {
   const std::string quantization = GENERATE(std::string(), std::string("int8"), std::string("int4"));
   CAPTURE(quantization);

@@ -274,13 +274,14 @@ double CosineDistance(const std::vector<float>& a, const std::vector<float>& b) 
   return 1.0 - ab / std::sqrt(aa * bb);
 }
 
-TEST_CASE("GPTQ and AWQ: logits are those of the same numbers in floats", "[load]") {
+TEST_CASE("GPTQ and AWQ: logits are those of the same numbers in floats, in one rank and in several", "[load]") {
   const Scheme scheme = GENERATE(from_range(std::begin(kSchemes), std::end(kSchemes)));
-  CAPTURE(scheme.config, scheme.group);
+  const int num_ranks = GENERATE(1, 2, 4);
+  CAPTURE(scheme.config, scheme.group, num_ranks);
   const TemporaryDir packed_dir, float_dir;
   std::map<std::string, Int4Matrix> matrices;
   WritePair(scheme, packed_dir.path(), float_dir.path(), matrices);
-  ModelFixture packed(packed_dir.string()), floats(float_dir.string());
+  ModelFixture packed(packed_dir.string(), {.num_ranks = num_ranks}), floats(float_dir.string());
   const std::vector<int32_t> tokens = {1, 5, 9, 77, 3, 8, 42};
   CHECK(CosineDistance(packed.Logits(tokens, 0, 7), floats.Logits(tokens, 0, 7)) < 2e-3);
 }

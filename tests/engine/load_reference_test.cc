@@ -115,7 +115,8 @@ TEST_CASE("GGUF: logits of the f32 file equal those of the Hugging Face checkpoi
   CHECK(worst < 1e-4);
 }
 
-TEST_CASE("GGUF and quantisation: perplexity is the reference's for each format", "[load][shared]") {
+TEST_CASE("GGUF and quantisation: perplexity is the reference's for each format, in ranks too", "[load][shared]") {
+  const int num_ranks = GENERATE(1, 2, 4);
   struct Case {
     const char* path;
     const char* quantization;
@@ -132,10 +133,10 @@ TEST_CASE("GGUF and quantisation: perplexity is the reference's for each format"
   const std::string path = SharedData() + "/models/" + test.path;
   const std::string ids_path = SharedData() + "/reference/TinyStories-656K.ppl-ids.json";
   if (IsMissing(path) || IsMissing(ids_path)) return;
-  CAPTURE(test.path, test.quantization);
+  CAPTURE(test.path, test.quantization, num_ranks);
   const GoldenFile golden(SharedData() + "/reference/TinyStories-656K.quant-ppl.json");
   const double expected = golden.root()[test.reference]["mean_nll"].get_double().value() + test.offset;
-  ModelFixture fixture(path, {.quantization = test.quantization, .max_tokens = 256});
+  ModelFixture fixture(path, {.quantization = test.quantization, .max_tokens = 256, .num_ranks = num_ranks});
   const double mean_nll = MeanNll(fixture, GoldenFile(ids_path));
   INFO("mean NLL " << mean_nll << ", expected " << expected);
   CHECK(std::abs(mean_nll - expected) < test.tolerance);

@@ -12,6 +12,7 @@
 #include "engine/load/model_weights.h"
 #include "engine/run/host_rows.h"
 #include "engine/run/model.h"
+#include "engine/run/rank_group.h"
 #include "kernels/device.h"
 
 namespace millrace {
@@ -25,32 +26,36 @@ struct FixtureOptions {
   int num_threads = 2;
   int page_tokens = 4;
   int max_tokens = 128;
+  int num_ranks = 1;
   std::function<absl::StatusOr<std::unique_ptr<Device>>()> make_device;  // null: the CPU's, as above
 };
 
 class ModelFixture {
  public:
   explicit ModelFixture(const std::string& model_dir, const FixtureOptions& options = {}) : options_(options) {
-    auto device = options.make_device ? options.make_device()
-                                      : MakeCpuDevice({.num_threads = options.num_threads, .path = options.path});
-    REQUIRE(device.status().ToString() == "OK");
-    device_ = std::move(*device);
+    std::vector<std::unique_ptr<Device>> devices;
+    for (int rank = 0; rank < options.num_ranks; ++rank) {
+      auto device = options.make_device ? options.make_device()
+                                        : MakeCpuDevice({.num_threads = options.num_threads, .path = options.path});
+      REQUIRE(device.status().ToString() == "OK");
+      devices.push_back(std::move(*device));
+    }
     const LoadOptions load{
         .dtype = options.dtype, .load_format = options.load_format, .quantization = options.quantization};
     auto info = ReadModelInfo(model_dir, load);
     REQUIRE(info.status().ToString() == "OK");
-    auto weights = LoadWeights(*info, load, *device_);
-    REQUIRE(weights.status().ToString() == "OK");
+    vocab_tokens_ = info->vocab_tokens;
     const int num_pages = (options.max_tokens + options.page_tokens - 1) / options.page_tokens + 3;
-    auto model = Model::Create(*info, std::move(*weights),
-                               {.max_rows = options.max_tokens,
-                                .max_logit_rows = options.max_tokens,
-                                .max_positions = options.max_tokens,
-                                .num_pages = num_pages,
-                                .page_tokens = options.page_tokens,
-                                .kv_dtype = options.kv_dtype},
-                               *device_);
+    auto model = LoadModel(*info, load,
+                           {.max_rows = options.max_tokens,
+                            .max_logit_rows = options.max_tokens,
+                            .max_positions = options.max_tokens,
+                            .num_pages = num_pages,
+                            .page_tokens = options.page_tokens,
+                            .kv_dtype = options.kv_dtype},
+                           devices);
     REQUIRE(model.status().ToString() == "OK");
+    device_ = std::move(devices[0]);
     model_ = std::move(*model);
     // Pages in a scattered order: nothing may depend on their numbers.
     pages_.resize(static_cast<size_t>(num_pages));
@@ -87,7 +92,8 @@ class ModelFixture {
     return output;
   }
 
-  int vocab() const { return model_->info().vocab_tokens; }
+  int vocab() const { return vocab_tokens_; }
+  absl::Status Wait() { return model_->Wait(); }
   const Model& model() const { return *model_; }
 
  private:
@@ -116,6 +122,7 @@ class ModelFixture {
   const FixtureOptions options_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Model> model_;
+  int vocab_tokens_ = 0;
   std::vector<int32_t> pages_;
 };
 

@@ -109,6 +109,15 @@ TEST_CASE("CommandLine: serve takes vLLM's flags", "[cli]") {
   CHECK(CheckServeOptions(serve).ok());
 }
 
+TEST_CASE("CommandLine: the model is divided among as many ranks as are asked for, from 1 to 64", "[cli]") {
+  CHECK(ParseCommandLine({"serve", "m"})->serve.engine.tensor_parallel_size == 1);
+  CHECK(ParseCommandLine({"serve", "m", "--tensor-parallel-size", "4"})->serve.engine.tensor_parallel_size == 4);
+  for (const char* number : {"0", "65", "-1", "two"}) {
+    const std::string error = ErrorOf({"serve", "m", "--tensor-parallel-size", number});
+    CHECK(error.find("--tensor-parallel-size") != std::string::npos);
+  }
+}
+
 TEST_CASE("CommandLine: a model after a key or a name stays the model", "[cli]") {
   const auto key = ParseCommandLine({"serve", "--api-key", "k", "./model"});
   REQUIRE(key.ok());
