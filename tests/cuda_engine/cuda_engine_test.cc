@@ -184,6 +184,27 @@ TEST_CASE("CUDA engine: a sequence's tokens are the same alone, in chunks and in
   CHECK(num_drawn == std::vector<size_t>{kNumNew + 3, kNumNew + 3, kNumNew});
 }
 
+std::vector<std::unique_ptr<Device>> CudaRanks(int num_ranks) {
+  std::vector<std::unique_ptr<Device>> devices;
+  for (int ordinal = 0; ordinal < num_ranks; ++ordinal) {
+    devices.push_back(*cuda::CudaDevice::Open({.ordinal = ordinal}));
+  }
+  return devices;
+}
+
+TEST_CASE("CUDA engine: ranks on several devices draw the CPU's tokens, recorded steps included", "[cuda][ranks]") {
+  const std::string name = GENERATE("llama3", "qwen2");
+  const int num_ranks = GENERATE(2, 4);
+  const Format format = GENERATE(kFormats[0], kFormats[2]);
+  CAPTURE(name, num_ranks, format.quantization, DTypeName(format.kv_dtype));
+  const SessionOptions options{.quantization = format.quantization, .kv_dtype = format.kv_dtype};
+  DeviceSession cpu(GoldenDir(name), Cpu(), options), ranks(GoldenDir(name), CudaRanks(num_ranks), options);
+  CheckSameTokens(cpu, ranks, GoldenPrompt(name), format.near_tie);
+  CHECK(NumReplays(ranks) == 14);
+  DeviceSession again(GoldenDir(name), CudaRanks(num_ranks), options);
+  CHECK(again.Greedy(GoldenPrompt(name), 8) == ranks.Greedy(GoldenPrompt(name), 8));
+}
+
 TEST_CASE("CUDA engine: embeddings come back as the CPU's, within bfloat16's rounding", "[cuda]") {
   const auto prompt = GoldenPrompt("qwen2");
   std::vector<std::vector<float>> embeddings;

@@ -12,6 +12,7 @@
 
 #include "engine/load/model_weights.h"
 #include "engine/run/model.h"
+#include "engine/run/rank_group.h"
 #include "engine/run/runner.h"
 #include "kernels/device.h"
 #include "scheduler/plan.h"
@@ -40,23 +41,26 @@ struct SessionSequence {
 class DeviceSession {
  public:
   DeviceSession(const std::string& model_dir, std::unique_ptr<Device> device, const SessionOptions& options)
-      : options_(options), device_(std::move(device)) {
+      : DeviceSession(model_dir, Only(std::move(device)), options) {}
+  // A rank on each device.
+  DeviceSession(const std::string& model_dir, std::vector<std::unique_ptr<Device>> devices,
+                const SessionOptions& options)
+      : options_(options) {
     const LoadOptions load{
         .dtype = options.dtype, .load_format = options.load_format, .quantization = options.quantization};
     auto info = ReadModelInfo(model_dir, load);
     REQUIRE(info.status().ToString() == "OK");
-    auto weights = LoadWeights(*info, load, *device_);
-    REQUIRE(weights.status().ToString() == "OK");
-    auto model = Model::Create(*info, std::move(*weights),
-                               {.max_rows = options.max_rows,
-                                .max_logit_rows = options.max_sequences,
-                                .max_sequences = options.max_sequences,
-                                .max_positions = options.max_tokens,
-                                .num_pages = PagesOfOne() * options.max_sequences,
-                                .page_tokens = options.page_tokens,
-                                .kv_dtype = options.kv_dtype},
-                               *device_);
+    auto model = LoadModel(*info, load,
+                           {.max_rows = options.max_rows,
+                            .max_logit_rows = options.max_sequences,
+                            .max_sequences = options.max_sequences,
+                            .max_positions = options.max_tokens,
+                            .num_pages = PagesOfOne() * options.max_sequences,
+                            .page_tokens = options.page_tokens,
+                            .kv_dtype = options.kv_dtype},
+                           devices);
     REQUIRE(model.status().ToString() == "OK");
+    device_ = std::move(devices[0]);
     runner_ = std::make_unique<Runner>(std::move(*model), *device_);
   }
 
@@ -118,10 +122,15 @@ class DeviceSession {
     for (const SequenceResult& sequence : result.sequences) CHECK_FALSE(sequence.is_failed);
     return result;
   }
+  static std::vector<std::unique_ptr<Device>> Only(std::unique_ptr<Device> device) {
+    std::vector<std::unique_ptr<Device>> devices;
+    devices.push_back(std::move(device));
+    return devices;
+  }
   int32_t PagesOfOne() const { return (options_.max_tokens + options_.page_tokens - 1) / options_.page_tokens; }
 
   const SessionOptions options_;
-  const std::unique_ptr<Device> device_;
+  std::unique_ptr<Device> device_;
   std::unique_ptr<Runner> runner_;
 };
 

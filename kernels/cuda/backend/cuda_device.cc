@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "kernels/cuda/backend/cuda_communicator.h"
 #include "kernels/status_macros.h"
 
 namespace millrace::cuda {
@@ -90,5 +91,14 @@ absl::Status CudaDevice::CopyToHost(void* host, const void* device, size_t num_b
 }
 
 absl::Status CudaDevice::Wait() { return stream_->Synchronize(); }
+
+absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> CudaDevice::Connect(absl::Span<Device* const> devices) {
+  std::vector<CudaRank> ranks;
+  for (Device* device : devices) {
+    CudaDevice& rank = static_cast<CudaDevice&>(*device);
+    ranks.push_back({.ordinal = rank.ordinal_, .stream = rank.stream_.get(), .ops = &rank.ops_});
+  }
+  return ConnectCudaRanks(ranks);
+}
 
 }  // namespace millrace::cuda

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 // One NVIDIA GPU as a Device: one stream, on which everything happens in order. Made through MakeCudaDevice
-// (kernels/device.h); one per engine.
+// (kernels/device.h); one for each rank of an engine.
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/cuda/backend/cuda_ops.h"
@@ -25,6 +27,7 @@ class CudaDevice final : public Device {
   absl::Status CopyToHost(void* host, const void* device, size_t num_bytes) override;
   CudaOps& ops() override { return ops_; }
   absl::Status Wait() override;
+  absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> Connect(absl::Span<Device* const> devices) override;
 
  private:
   CudaDevice(std::string name, std::unique_ptr<CudaStream> stream, const CudaOpsConfig& config)

@@ -47,6 +47,8 @@ class CudaOps final : public Ops {
   void Sample(const SampleArgs& args) override;
   void Logprobs(const LogprobsArgs& args) override;
 
+  // Forgets recorded steps, with which goes what they hold on to. No step may follow.
+  void DropGraphs() { graphs_ = nullptr; }
   int num_replays() const { return graphs_ == nullptr ? 0 : graphs_->num_replays(); }
 
  private:

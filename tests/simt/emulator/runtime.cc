@@ -30,6 +30,7 @@ namespace {
 
 constexpr size_t kMaxSharedBytes = 232448;  // sm_90's 227 KB
 constexpr size_t kDefaultSharedBytes = 48 * 1024;
+constexpr int kNumDevices = 4;  // which share memory, and are lost together
 
 struct State {
   std::mutex mu;
@@ -41,6 +42,7 @@ State& TheState() {
   return state;
 }
 thread_local cudaError_t last_error = cudaSuccess;
+thread_local int current_device = 0;
 
 bool IsLaunchable(const cudaLaunchConfig_t& config) {
   const dim3 &grid = config.gridDim, &block = config.blockDim;
@@ -135,16 +137,20 @@ const char* cudaGetErrorName(cudaError_t error) {
 const char* cudaGetErrorString(cudaError_t error) { return cudaGetErrorName(error); }
 
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
+  *count = simt::kNumDevices;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return simt::Note(device == 0 ? cudaSuccess : cudaErrorInvalidDevice); }
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= simt::kNumDevices) return simt::Note(cudaErrorInvalidDevice);
+  simt::current_device = device;
+  return cudaSuccess;
+}
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = simt::current_device;
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  if (device != 0) return simt::Note(cudaErrorInvalidDevice);
+  if (device < 0 || device >= simt::kNumDevices) return simt::Note(cudaErrorInvalidDevice);
   *properties = {};
   std::snprintf(properties->name, sizeof(properties->name), "emulated device");
   properties->totalGlobalMem = size_t{8} << 30;
