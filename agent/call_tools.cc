@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <system_error>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -90,7 +91,11 @@ std::vector<ToolOutcome> CallTools(const std::vector<std::shared_ptr<Tool>>& too
   };
   std::vector<std::thread> threads;
   const size_t num_threads = std::min(calls.size(), static_cast<size_t>(std::max(1, options.max_parallel)));
-  for (size_t i = 1; i < num_threads; ++i) threads.emplace_back(work);
+  try {
+    for (size_t i = 1; i < num_threads; ++i) threads.emplace_back(work);
+  } catch (const std::system_error&) {
+    // The system gives no more threads: those there are, at least this one, do all.
+  }
   work();
   for (std::thread& thread : threads) thread.join();
   return outcomes;

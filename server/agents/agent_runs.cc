@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/agents/agent_runs.h"
 
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -56,15 +57,20 @@ absl::StatusOr<std::shared_ptr<Cancellation>> AgentRuns::Start(AgentRunArgs args
   if (num_running_ >= options_.max_runs) {
     return absl::ResourceExhaustedError(absl::StrCat("the server is full: ", num_running_, " agent runs"));
   }
-  ++num_running_;
   Entry& entry = entries_.emplace_back();
   entry.cancellation = cancellation;
-  entry.thread = std::thread([this, &entry, cancellation, args = std::move(args)]() mutable {
-    Execute(std::move(args), *cancellation);
-    absl::MutexLock done(&mu_);
-    entry.is_over = true;
-    --num_running_;
-  });
+  try {
+    entry.thread = std::thread([this, &entry, cancellation, args = std::move(args)]() mutable {
+      Execute(std::move(args), *cancellation);
+      absl::MutexLock done(&mu_);
+      entry.is_over = true;
+      --num_running_;
+    });
+  } catch (const std::system_error&) {
+    entries_.pop_back();
+    return absl::ResourceExhaustedError("the server is full: the system gives no more threads");
+  }
+  ++num_running_;
   return cancellation;
 }
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What ends a run, and what tools may do to it.
+#include <sys/wait.h>
+
 #include <atomic>
 #include <catch2/catch.hpp>
 
@@ -7,6 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "agent/run.h"
+#include "agent/sandbox/sandbox.h"
+#include "agent/tools/python.h"
 #include "tests/agent/scripted_model.h"
 
 namespace millrace {
@@ -193,6 +197,20 @@ TEST_CASE("RunAgent: calls of one turn run at once, as many as allowed, and answ
     CHECK(ran.answers[i].result.is_error == (i == 2));
   }
   CHECK(most <= 2);
+}
+
+TEST_CASE("RunAgent: a program that hangs is ended at the tool's time, and the run goes on") {
+  if (!ProbeSandbox().is_complete()) {
+    WARN("SKIPPED: the kernel has no sandbox for programs");
+    return;
+  }
+  constexpr char kHangs[] = R"json({"code":"import time\nwhile True: time.sleep(1)"})json";
+  ScriptedModel model({MakesCalls({{"a", "python", kHangs}}), SaysText("done")});
+  const Ran ran = DoRun(model, {.tools = {std::make_shared<PythonTool>(PythonToolConfig{})},
+                                .limits = {.tool_time = absl::Milliseconds(300)}});
+  CHECK(ran.result.end == RunEnd::kAnswered);
+  CHECK(absl::StrContains(ran.answers.at(0).result.text, "its time is over"));
+  CHECK(waitpid(-1, nullptr, WNOHANG) == -1);  // no child is left, running or dead
 }
 
 TEST_CASE("RunAgent: a failure that may pass is tried again, for an idempotent tool alone") {

@@ -48,6 +48,10 @@ def run_packages():
     return set(re.search(r"run_packages=\((.*?)\)", text, re.S).group(1).split())
 
 
+def test_the_image_has_the_interpreter_of_the_python_tool():
+    assert "python3-minimal" in run_packages()
+
+
 def test_the_run_packages_hold_what_the_binary_links():
     if not pathlib.Path("/usr/bin/dpkg-query").exists():
         pytest.skip("not Debian")
