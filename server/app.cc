@@ -15,6 +15,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "server/agents/agent_runs.h"
+#include "server/agents/run_observer.h"
 #include "server/api/api_handler.h"
 #include "server/api/server_state.h"
 #include "server/auth/api_keys.h"
@@ -88,6 +90,14 @@ class SignalWatch {
   int descriptor_ = -1;
 };
 
+// "sandbox: landlock+seccomp", or what the kernel lacks.
+std::string DescribeSandbox(const SandboxSupport& support) {
+  std::string text = absl::StrCat("sandbox: ", std::string(support.tier()), "\n");
+  for (const std::string& missing : support.missing) absl::StrAppend(&text, "sandbox missing: ", missing, "\n");
+  for (const std::string& weaker : support.weaker) absl::StrAppend(&text, "sandbox weaker: ", weaker, "\n");
+  return text;
+}
+
 class App {
  public:
   App(const ServeOptions& options, const EngineLoader& load)
@@ -111,6 +121,7 @@ class App {
     }
     metrics_ = Metrics::Create({.model_name = state_.model_names().front(), .version = MillraceVersion()});
     observer_ = MakeRequestObserver(*metrics_, options_.logs_requests ? log_.get() : nullptr, &usage_);
+    if (absl::Status status = OpenRuns(); !status.ok()) return status;
     handler_ = std::make_unique<ApiHandler>(
         ApiParts{.state = state_,
                  .keys = keys_,
@@ -119,6 +130,7 @@ class App {
                  .transport_stats = [this] { return CollectTransportStats(); },
                  .usage = &usage_},
         ApiOptions{.version = MillraceVersion(),
+                   .health_note = DescribeSandbox(sandbox_),
                    .keep_alive_interval = options_.keep_alive_seconds > 0 ? absl::Seconds(options_.keep_alive_seconds)
                                                                           : absl::InfiniteDuration(),
                    .metrics_access = options_.has_public_metrics ? MetricsAccess::kPublic : MetricsAccess::kNeedsKey,
@@ -188,6 +200,7 @@ class App {
     grpc_.reset();
     http_.reset();
     handler_.reset();
+    runs_.reset();
     state_.SetGenerator(nullptr);
     engine_.reset();
     if (log_) log_->Info("stopped");
@@ -211,6 +224,16 @@ class App {
     log_->Warning("fewer connections than usual: the limit on open files (ulimit -Hn) is low",
                   {{"max_connections", int64_t{fitting}}, {"open_files", limit->after}});
     return fitting;
+  }
+
+  absl::Status OpenRuns() {
+    auto tools = ToolSet::Create(options_.tools);
+    if (!tools.ok()) return tools.status();
+    metrics_->SetSandbox(sandbox_.tier());
+    run_observer_ = MakeRunObserver(*metrics_, options_.logs_requests ? log_.get() : nullptr);
+    const AgentRuns::Options run_options{.max_runs = options_.max_runs, .limits = options_.run_limits};
+    runs_ = std::make_unique<AgentRuns>(*std::move(tools), run_options, run_observer_.get());
+    return absl::OkStatus();
   }
 
   absl::Status OpenHttp() {
@@ -290,9 +313,14 @@ class App {
       WatchEngine();
     }
     log_->Info("drained", {{"cut_requests", int64_t{NumActive()}}});
+    runs_->Stop();
   }
 
-  int NumActive() const { return http_->num_active_requests() + (grpc_ ? grpc_->num_active_calls() : 0); }
+  // A run may go on without a request: most have one, and count with it.
+  int NumActive() const {
+    const int num_requests = http_->num_active_requests() + (grpc_ ? grpc_->num_active_calls() : 0);
+    return std::max(num_requests, runs_->num_running());
+  }
 
   TransportStats CollectTransportStats() const {
     if (!has_http_) return {};
@@ -310,7 +338,10 @@ class App {
   std::unique_ptr<Log> log_;
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<RequestObserver> observer_;
+  std::unique_ptr<RunObserver> run_observer_;
   std::unique_ptr<Engine> engine_;
+  const SandboxSupport sandbox_ = ProbeSandbox();
+  std::unique_ptr<AgentRuns> runs_;
   std::unique_ptr<ApiHandler> handler_;
   std::unique_ptr<HttpServer> http_;
   std::unique_ptr<GrpcServer> grpc_;

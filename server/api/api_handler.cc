@@ -184,6 +184,7 @@ void ApiHandler::Ready(Call& call) {
   } else if (!parts_.state.is_ready()) {
     reason = "loading\n";
   }
+  if (call.request.path == "/health") reason += options_.health_note;
   call.writer->Send({.status = parts_.state.is_ready() ? 200 : 503, .content_type = "text/plain", .body = reason});
 }
 

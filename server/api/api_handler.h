@@ -20,6 +20,7 @@ enum class MetricsAccess : uint8_t { kNeedsKey, kPublic };
 
 struct ApiOptions {
   std::string version;
+  std::string health_note;  // lines that /health says behind its first
   absl::Duration keep_alive_interval = absl::Seconds(15);
   MetricsAccess metrics_access = MetricsAccess::kNeedsKey;
   int num_workers = 2;

@@ -143,12 +143,40 @@ void AddDoorFlags(CLI::App* app, ServeOptions& serve) {
       ->check(CLI::Range(1, 64));
 }
 
+void AddToolFlags(CLI::App* app, ServeOptions& serve) {
+  constexpr char kGroup[] = "Agent runs and tools";
+  RunLimits& limits = serve.run_limits;
+  SchedulerConfig& scheduler = serve.engine.scheduler;
+  Add(app, kGroup, "--enable-tools", serve.tools.enabled,
+      "Tools that the server runs itself, with commas between: calculator, clock, python (in a sandbox), http_get "
+      "(needs "
+      "--http-get-hosts); empty: none")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  AddRepeatable(app, "--http-get-hosts", serve.tools.http_get_hosts,
+                "A host that http_get may ask (example.com, *.example.com, example.com:8443); give it again for more");
+  Add(app, kGroup, "--max-agent-runs", serve.max_runs, "Agent runs at once; beyond: 429")->check(CLI::Range(1, 65536));
+  Add(app, kGroup, "--max-run-turns", limits.max_turns, "Answers of the model in one run")->check(CLI::Range(1, 10000));
+  Add(app, kGroup, "--max-run-tool-calls", limits.max_tool_calls, "Calls of the server's tools in one run")
+      ->check(CLI::Range(0, 100000));
+  Add(app, kGroup, "--max-run-tokens", limits.max_total_tokens,
+      "Tokens of prompts and answers of all turns of a run; 0: no limit")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40));
+  Add(app, kGroup, "--max-parallel-tools", limits.max_parallel_tools, "Calls of one turn that run at once")
+      ->check(CLI::Range(1, 64));
+  Add(app, kGroup, "--session-kv-share", scheduler.max_pinned_share,
+      "Share of the KV pages that may be kept for runs whose tools are at work; 0: none")
+      ->check(CLI::Range(0.0, 1.0));
+}
+
 void AddServe(Parser& parser) {
   ServeOptions& serve = parser.out.serve;
   CLI::App* app = parser.app.add_subcommand("serve", "Serve a model over HTTP (and gRPC)");
   parser.serve = app;
   AddModelFlags(app, serve, /*is_required=*/false);
   AddDoorFlags(app, serve);
+  AddToolFlags(app, serve);
   AddCacheFlags(app, serve);
   constexpr char kGroup[] = "Logs and configuration";
   Add(app, kGroup, "--log-level", serve.log_level, "debug, info, warning, error, off")

@@ -29,6 +29,7 @@ absl::Status CheckServeOptions(const ServeOptions& options) {
   if (options.grpc_port != 0 && options.grpc_port == options.http.port) {
     return absl::InvalidArgumentError(absl::StrCat("--port and --grpc-port are both ", options.grpc_port));
   }
+  if (absl::Status status = CheckToolOptions(options.tools); !status.ok()) return status;
   const SchedulerConfig& scheduler = options.engine.scheduler;
   if (scheduler.max_step_tokens < scheduler.max_sequences) {
     return absl::InvalidArgumentError(absl::StrCat("--max-num-batched-tokens (", scheduler.max_step_tokens,

@@ -6,8 +6,10 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "agent/run.h"
 #include "engine/engine.h"
 #include "engine/hub/hub_client.h"
+#include "server/agents/tool_set.h"
 #include "server/http/http_server.h"
 
 namespace millrace {
@@ -33,6 +35,9 @@ struct ServeOptions {
   double step_seconds = 60;        // a step longer than this is stuck
   double load_seconds = 600;       // loading that makes no progress for longer than this is stuck
   int num_workers = 2;             // threads that parse, template and tokenise
+  ToolOptions tools;               // that the server runs itself
+  RunLimits run_limits;            // of every agent run
+  int max_runs = 256;              // at once; beyond: 429
   bool checks_only = false;        // --check-config
 };
 

@@ -38,6 +38,8 @@ const Buckets kTokenCountBuckets = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 20
 const Buckets kChoicesBuckets = {1, 2, 5, 10, 20};
 const Buckets kStepBuckets = {0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02,
                               0.05,   0.1,    0.2,    0.5,   1,     2,     5,    10};
+const Buckets kToolTimeBuckets = {0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60};
+const Buckets kTurnsBuckets = {1, 2, 3, 4, 6, 8, 12, 16, 32};
 const Buckets kFreeStepBuckets = {0, 1, 2, 4, 8, 16};
 
 // prometheus-cpp's counters only grow; this follows a total kept elsewhere.
@@ -123,6 +125,32 @@ class MetricsImpl : public Metrics {
         .Increment();
   }
 
+  void OnRunBegan() override { runs_.Increment(); }
+  void OnRunEnded(const RunResult& result, absl::Duration duration) override {
+    runs_.Decrement();
+    CounterOf("millrace_agent_runs_total", "Agent runs that ended, by reason.",
+              {{"end", std::string(RunEndName(result.end))}})
+        .Increment();
+    run_time_.Observe(Seconds(duration));
+    run_turns_.Observe(result.num_turns);
+    run_tokens_computed_.Increment(
+        static_cast<double>(result.usage.num_prompt_tokens - result.usage.num_cached_tokens));
+    run_tokens_cached_.Increment(static_cast<double>(result.usage.num_cached_tokens));
+  }
+  void OnToolCalled(std::string_view tool, const ToolResult& result, absl::Duration duration) override {
+    const std::string name(tool);
+    CounterOf("millrace_tool_calls_total", "Calls of the server's own tools, by tool and outcome.",
+              {{"tool", name}, {"outcome", result.is_error ? "error" : "ok"}})
+        .Increment();
+    Histogram("millrace_tool_call_seconds", "Time of a call, by tool.", kToolTimeBuckets, {{"tool", name}})
+        .Observe(Seconds(duration));
+  }
+  void SetSandbox(std::string_view tier) override {
+    Gauge("millrace_sandbox_info", "What holds programs of tools; the value is always 1.",
+          {{"tier", std::string(tier)}})
+        .Set(1);
+  }
+
   void SetEngine(const EngineOptions& options, const SchedulerConfig& config) override {
     Gauge("vllm:cache_config_info", "The shape of the KV cache; the value is always 1.",
           {{"block_size", absl::StrCat(config.page_tokens)},
@@ -168,6 +196,7 @@ class MetricsImpl : public Metrics {
     pages_total_.Set(stats.num_pages_total);
     pages_used_.Set(stats.num_pages_used);
     pages_cached_.Set(stats.num_pages_cached);
+    pages_pinned_.Set(stats.num_pages_pinned);
     preemptions_.Follow(stats.num_preemptions);
     prefix_queries_.Follow(stats.prefix_query_tokens);
     prefix_hits_.Follow(stats.prefix_hit_tokens);
@@ -344,6 +373,17 @@ class MetricsImpl : public Metrics {
   prometheus::Gauge& pages_total_ = Gauge("millrace_kv_pages", "KV pages, by state.", {{"state", "total"}});
   prometheus::Gauge& pages_used_ = Gauge("millrace_kv_pages", "KV pages, by state.", {{"state", "used"}});
   prometheus::Gauge& pages_cached_ = Gauge("millrace_kv_pages", "KV pages, by state.", {{"state", "cached"}});
+  prometheus::Gauge& pages_pinned_ = Gauge("millrace_kv_pages", "KV pages, by state.", {{"state", "pinned"}});
+  prometheus::Gauge& runs_ = Gauge("millrace_agent_runs", "Agent runs under way.");
+  prometheus::Histogram& run_time_ =
+      Histogram("millrace_agent_run_seconds", "From the beginning of an agent run to its end.", kRequestTimeBuckets);
+  prometheus::Histogram& run_turns_ = Histogram("millrace_agent_run_turns", "Turns of an agent run.", kTurnsBuckets);
+  prometheus::Counter& run_tokens_computed_ =
+      CounterOf("millrace_agent_prompt_tokens_total",
+                "Prompt tokens of agent runs' turns, by where their KV came from.", {{"source", "computed"}});
+  prometheus::Counter& run_tokens_cached_ =
+      CounterOf("millrace_agent_prompt_tokens_total",
+                "Prompt tokens of agent runs' turns, by where their KV came from.", {{"source", "cached"}});
   prometheus::Gauge& engine_ready_ = Gauge("millrace_engine_ready", "1 when the model is loaded.");
   prometheus::Gauge& last_step_ = Gauge("millrace_last_step_timestamp_seconds", "When the last step ended.");
   prometheus::Gauge& connections_ = Gauge("millrace_http_connections", "Open HTTP connections.");

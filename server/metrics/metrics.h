@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "absl/time/time.h"
+#include "agent/run.h"
 #include "engine/engine.h"
 #include "server/api/generation.h"
 
@@ -38,6 +39,11 @@ class Metrics {
   virtual void OnInterTokenLatency(absl::Duration latency) = 0;
   virtual void OnFinished(const RequestRecord& record) = 0;
   virtual void OnRejected(const std::string& tenant, std::string_view reason) = 0;  // "queue_full", "unavailable", ...
+  // Agent runs, on their threads.
+  virtual void OnRunBegan() = 0;
+  virtual void OnRunEnded(const RunResult& result, absl::Duration duration) = 0;
+  virtual void OnToolCalled(std::string_view tool, const ToolResult& result, absl::Duration duration) = 0;
+  virtual void SetSandbox(std::string_view tier) = 0;
   // Names the cache's shape once it is known.
   virtual void SetEngine(const EngineOptions& options, const SchedulerConfig& config) = 0;
   // The text page. `engine` null: still loading.

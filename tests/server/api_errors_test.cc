@@ -272,6 +272,12 @@ TEST_CASE("An engine failure is an error, whole or streamed", "[api]") {
   CHECK(stream.ReadUntilText("[DONE]").find(R"(data: {"error":)") != std::string::npos);
 }
 
+TEST_CASE("Health says what holds programs of tools, the other probes do not", "[api]") {
+  ApiFixture f({}, {.health_note = "sandbox: none\n"});
+  CHECK(f.Get("/health").body == "ok\nsandbox: none\n");
+  CHECK(f.Get("/readyz").body == "ok\n");
+}
+
 TEST_CASE("Probes tell loading, ready, stuck and draining apart", "[api]") {
   ApiFixture f;
   CHECK(f.Get("/livez").status == 200);

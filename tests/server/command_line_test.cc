@@ -118,6 +118,31 @@ TEST_CASE("CommandLine: the model is divided among as many ranks as are asked fo
   }
 }
 
+TEST_CASE("CommandLine: tools are named, and what reaches beyond arithmetic only when asked for", "[cli]") {
+  using Names = std::vector<std::string>;
+  CHECK(ParseCommandLine({"serve", "m"})->serve.tools.enabled == Names{"calculator", "clock"});
+  const auto line = ParseCommandLine({"serve", "--enable-tools", "clock,http_get", "--http-get-hosts", "a.example",
+                                      "--http-get-hosts", "*.b.example", "--max-run-turns", "3", "m"});
+  REQUIRE(line.ok());
+  CHECK(line->serve.model == "m");
+  CHECK(line->serve.tools.enabled == Names{"clock", "http_get"});
+  CHECK(line->serve.tools.http_get_hosts == Names{"a.example", "*.b.example"});
+  CHECK(line->serve.run_limits.max_turns == 3);
+  const TempFile config("enable-tools: [clock, http_get]\nhttp-get-hosts: [a.example, b.example]\n");
+  const auto from_file = ParseCommandLine({"serve", "m", "--config", config.path()});
+  REQUIRE(from_file.ok());
+  CHECK(from_file->serve.tools.enabled == Names{"clock", "http_get"});
+  CHECK(from_file->serve.tools.http_get_hosts.size() == 2);
+  const auto fault = [](const Names& names) {
+    ServeOptions options{.model = "m"};
+    options.tools.enabled = names;
+    return std::string(CheckServeOptions(options).message());
+  };
+  CHECK(fault({"rm"}).find("there is no tool 'rm'") != std::string::npos);
+  CHECK(fault({"http_get"}).find("--http-get-hosts") != std::string::npos);
+  CHECK(fault({}).empty());
+}
+
 TEST_CASE("CommandLine: a model after a key or a name stays the model", "[cli]") {
   const auto key = ParseCommandLine({"serve", "--api-key", "k", "./model"});
   REQUIRE(key.ok());

@@ -106,6 +106,10 @@ std::string FullPage(const std::string& model_name) {
   metrics->OnFinished(Record("acme"));
   metrics->OnRejected("acme", "queue_full");
   metrics->OnStep({.num_prefill_rows = 60});
+  metrics->OnRunBegan();
+  metrics->OnToolCalled("clock", {.text = "now"}, absl::Milliseconds(3));
+  metrics->OnRunEnded({.usage = {.num_prompt_tokens = 90, .num_cached_tokens = 64}, .num_turns = 2}, absl::Seconds(1));
+  metrics->SetSandbox("none");
   return metrics->Scrape(&engine, {});
 }
 
@@ -121,6 +125,23 @@ std::map<std::string, Promise> PromisedOfTenants() {
   return {
       {"millrace_tenant_rejections_total", {"counter", "reason,tenant", {}}},
       {"millrace_tenant_requests_total", {"counter", "tenant", {}}},
+  };
+}
+
+// Of agent runs and their tools.
+std::map<std::string, Promise> PromisedOfRuns() {
+  const Bounds request_time = {0.3, 0.5, 0.8, 1,  1.5, 2,   2.5, 5,   10,   15,  20,
+                               30,  40,  50,  60, 120, 240, 480, 960, 1920, 7680};
+  return {
+      {"millrace_agent_runs", {"gauge", "", {}}},
+      {"millrace_agent_runs_total", {"counter", "end", {}}},
+      {"millrace_agent_run_seconds", {"histogram", "", request_time}},
+      {"millrace_agent_run_turns", {"histogram", "", {1, 2, 3, 4, 6, 8, 12, 16, 32}}},
+      {"millrace_agent_prompt_tokens_total", {"counter", "source", {}}},
+      {"millrace_tool_calls_total", {"counter", "outcome,tool", {}}},
+      {"millrace_tool_call_seconds",
+       {"histogram", "tool", {0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}}},
+      {"millrace_sandbox_info", {"gauge", "tier", {}}},
   };
 }
 
@@ -203,6 +224,15 @@ std::string LabelNames(absl::string_view line, std::string* bound) {
   return absl::StrJoin(names, ",");
 }
 
+TEST_CASE("Metrics: runs and calls of tools are counted by what became of them", "[metrics]") {
+  const std::string page = FullPage("m");
+  CHECK(HasLine(page, "millrace_agent_runs{", " 0"));
+  CHECK(HasLine(page, "millrace_agent_runs_total{end=\"answered\"", " 1"));
+  CHECK(HasLine(page, "millrace_agent_prompt_tokens_total{engine=\"0\",model_name=\"m\",source=\"cached\"}", " 64"));
+  CHECK(HasLine(page, "millrace_agent_prompt_tokens_total{engine=\"0\",model_name=\"m\",source=\"computed\"}", " 26"));
+  CHECK(HasLine(page, "millrace_tool_calls_total{engine=\"0\",model_name=\"m\",outcome=\"ok\",tool=\"clock\"}", " 1"));
+}
+
 TEST_CASE("Metrics: the page holds what is promised, by name, type, labels and bounds, and nothing else", "[metrics]") {
   std::map<std::string, Promise> found;
   std::string name;
@@ -225,6 +255,7 @@ TEST_CASE("Metrics: the page holds what is promised, by name, type, labels and b
   }
   auto promised = Promised();
   promised.merge(PromisedOfTenants());
+  promised.merge(PromisedOfRuns());
   for (const auto& [promise, expected] : promised) {
     INFO(promise);
     REQUIRE(found.contains(promise));
