@@ -9,12 +9,14 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "server/agents/agent_runs.h"
 #include "server/api/api_handler.h"
 #include "server/api/server_state.h"
 #include "server/auth/api_keys.h"
@@ -25,6 +27,7 @@
 #include "server/log/log.h"
 #include "server/metrics/metrics.h"
 #include "server/request_observer.h"
+#include "server/storage/response_store.h"
 
 namespace millrace {
 namespace {
@@ -111,13 +114,19 @@ class App {
     }
     metrics_ = Metrics::Create({.model_name = state_.model_names().front(), .version = MillraceVersion()});
     observer_ = MakeRequestObserver(*metrics_, options_.logs_requests ? log_.get() : nullptr, &usage_);
+    if (absl::Status status = OpenStore(); !status.ok()) return status;
+    auto tools = ToolSet::Create({});
+    if (!tools.ok()) return tools.status();
+    runs_ = std::make_unique<AgentRuns>(*std::move(tools), AgentRuns::Options{}, nullptr);
     handler_ = std::make_unique<ApiHandler>(
         ApiParts{.state = state_,
                  .keys = keys_,
                  .metrics = *metrics_,
                  .log = *log_,
                  .transport_stats = [this] { return CollectTransportStats(); },
-                 .usage = &usage_},
+                 .usage = &usage_,
+                 .runs = runs_.get(),
+                 .responses = responses_.get()},
         ApiOptions{.version = MillraceVersion(),
                    .keep_alive_interval = options_.keep_alive_seconds > 0 ? absl::Seconds(options_.keep_alive_seconds)
                                                                           : absl::InfiniteDuration(),
@@ -188,6 +197,7 @@ class App {
     grpc_.reset();
     http_.reset();
     handler_.reset();
+    runs_.reset();
     state_.SetGenerator(nullptr);
     engine_.reset();
     if (log_) log_->Info("stopped");
@@ -211,6 +221,22 @@ class App {
     log_->Warning("fewer connections than usual: the limit on open files (ulimit -Hn) is low",
                   {{"max_connections", int64_t{fitting}}, {"open_files", limit->after}});
     return fitting;
+  }
+
+  absl::Status OpenStore() {
+    ResponseStoreOptions store{.lifetime = absl::Hours(24 * options_.response_days),
+                               .max_bytes = options_.response_store_bytes};
+    if (!options_.data_dir.empty()) {
+      std::error_code error;
+      std::filesystem::create_directories(options_.data_dir, error);
+      if (error)
+        return absl::FailedPreconditionError(absl::StrCat("--data-dir ", options_.data_dir, ": ", error.message()));
+      store.path = options_.data_dir + "/responses.db";
+    }
+    auto opened = ResponseStore::Open(store);
+    if (!opened.ok()) return opened.status();
+    responses_ = *std::move(opened);
+    return absl::OkStatus();
   }
 
   absl::Status OpenHttp() {
@@ -311,6 +337,8 @@ class App {
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<RequestObserver> observer_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<ResponseStore> responses_;
+  std::unique_ptr<AgentRuns> runs_;
   std::unique_ptr<ApiHandler> handler_;
   std::unique_ptr<HttpServer> http_;
   std::unique_ptr<GrpcServer> grpc_;

@@ -32,8 +32,11 @@ struct ServeOptions {
   double drain_seconds = 30;       // how long running streams may take after SIGTERM
   double step_seconds = 60;        // a step longer than this is stuck
   double load_seconds = 600;       // loading that makes no progress for longer than this is stuck
-  int num_workers = 2;             // threads that parse, template and tokenise
-  bool checks_only = false;        // --check-config
+  std::string data_dir;            // of what survives a restart: stored responses; empty: they are kept in memory
+  double response_days = 30;       // how long a response of /v1/responses can be asked for
+  int64_t response_store_bytes = int64_t{1} << 30;
+  int num_workers = 2;       // threads that parse, template and tokenise
+  bool checks_only = false;  // --check-config
 };
 
 // What the flags alone cannot say: both halves of TLS, names that are not empty, ...
