@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <thread>
 #include <utility>
 
@@ -27,6 +28,7 @@
 #include "server/log/log.h"
 #include "server/metrics/metrics.h"
 #include "server/request_observer.h"
+#include "server/storage/response_store.h"
 
 namespace millrace {
 namespace {
@@ -122,13 +124,16 @@ class App {
     metrics_ = Metrics::Create({.model_name = state_.model_names().front(), .version = MillraceVersion()});
     observer_ = MakeRequestObserver(*metrics_, options_.logs_requests ? log_.get() : nullptr, &usage_);
     if (absl::Status status = OpenRuns(); !status.ok()) return status;
+    if (absl::Status status = OpenStore(); !status.ok()) return status;
     handler_ = std::make_unique<ApiHandler>(
         ApiParts{.state = state_,
                  .keys = keys_,
                  .metrics = *metrics_,
                  .log = *log_,
                  .transport_stats = [this] { return CollectTransportStats(); },
-                 .usage = &usage_},
+                 .usage = &usage_,
+                 .runs = runs_.get(),
+                 .responses = responses_.get()},
         ApiOptions{.version = MillraceVersion(),
                    .health_note = DescribeSandbox(sandbox_),
                    .keep_alive_interval = options_.keep_alive_seconds > 0 ? absl::Seconds(options_.keep_alive_seconds)
@@ -233,6 +238,22 @@ class App {
     run_observer_ = MakeRunObserver(*metrics_, options_.logs_requests ? log_.get() : nullptr);
     const AgentRuns::Options run_options{.max_runs = options_.max_runs, .limits = options_.run_limits};
     runs_ = std::make_unique<AgentRuns>(*std::move(tools), run_options, run_observer_.get());
+    return absl::OkStatus();
+  }
+
+  absl::Status OpenStore() {
+    ResponseStoreOptions store{.lifetime = absl::Hours(24 * options_.response_days),
+                               .max_bytes = options_.response_store_bytes};
+    if (!options_.data_dir.empty()) {
+      std::error_code error;
+      std::filesystem::create_directories(options_.data_dir, error);
+      if (error)
+        return absl::FailedPreconditionError(absl::StrCat("--data-dir ", options_.data_dir, ": ", error.message()));
+      store.path = options_.data_dir + "/responses.db";
+    }
+    auto opened = ResponseStore::Open(store);
+    if (!opened.ok()) return opened.status();
+    responses_ = *std::move(opened);
     return absl::OkStatus();
   }
 
@@ -341,6 +362,7 @@ class App {
   std::unique_ptr<RunObserver> run_observer_;
   std::unique_ptr<Engine> engine_;
   const SandboxSupport sandbox_ = ProbeSandbox();
+  std::unique_ptr<ResponseStore> responses_;
   std::unique_ptr<AgentRuns> runs_;
   std::unique_ptr<ApiHandler> handler_;
   std::unique_ptr<HttpServer> http_;

@@ -5,10 +5,12 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "server/api/api_call.h"
 #include "server/api/api_error.h"
 #include "server/api/json_writer.h"
 #include "server/api/rate_headers.h"
+#include "server/messages/message_error.h"
 
 namespace millrace {
 namespace {
@@ -16,26 +18,35 @@ namespace {
 template <typename Route>
 concept ConstructsWithoutAccess = requires { Route{"/", "GET", nullptr, Route::Place::kIo}; };
 
-// HEAD asks for what GET would say.
+// `wanted`: one method, or several: "GET, DELETE". HEAD asks for what GET would say.
 bool IsMethod(const std::string& method, const char* wanted) {
-  return method == wanted || (method == "HEAD" && std::string_view(wanted) == "GET");
+  for (const absl::string_view one : absl::StrSplit(wanted, ", ")) {
+    if (method == one || (method == "HEAD" && one == "GET")) return true;
+  }
+  return false;
+}
+
+// In the shape that the route's clients know.
+HttpResponse Refusal(const HttpRequest& request, const ApiError& error) {
+  const bool is_anthropic = request.path == "/v1/messages" || absl::StartsWith(request.path, "/v1/messages/");
+  return is_anthropic ? MessageErrorResponse(error, request.id) : ErrorResponse(error);
 }
 
 HttpResponse WrongMethod(const HttpRequest& request, const char* allowed) {
-  HttpResponse response = ErrorResponse(ApiError{.http_status = 405,
-                                                 .message = absl::StrCat("use ", allowed, " for ", request.path),
-                                                 .type = "invalid_request_error",
-                                                 .code = "method_not_allowed"});
+  HttpResponse response = Refusal(request, ApiError{.http_status = 405,
+                                                    .message = absl::StrCat("use ", allowed, " for ", request.path),
+                                                    .type = "invalid_request_error",
+                                                    .code = "method_not_allowed"});
   response.headers.push_back({"allow", allowed});
   return response;
 }
 
 HttpResponse UnknownRoute(const HttpRequest& request) {
-  return ErrorResponse(
-      ApiError{.http_status = 404,
-               .message = absl::StrCat("unknown URL: ", request.method.substr(0, 32), " ", request.path.substr(0, 200)),
-               .type = "invalid_request_error",
-               .code = "unknown_url"});
+  return Refusal(request, ApiError{.http_status = 404,
+                                   .message = absl::StrCat("unknown URL: ", request.method.substr(0, 32), " ",
+                                                           request.path.substr(0, 200)),
+                                   .type = "invalid_request_error",
+                                   .code = "unknown_url"});
 }
 
 }  // namespace
@@ -64,6 +75,11 @@ const ApiHandler::Route* ApiHandler::FindRoute(const std::string& path) {
       {"/v1/chat/completions", "POST", &ApiHandler::Chat, Place::kWorker, Access::kInfer},
       {"/v1/completions", "POST", &ApiHandler::Completion, Place::kWorker, Access::kInfer},
       {"/v1/embeddings", "POST", &ApiHandler::Embedding, Place::kWorker, Access::kInfer},
+      {"/v1/responses", "POST", &ApiHandler::Responses, Place::kWorker, Access::kInfer},
+      {"/v1/responses/input_tokens", "POST", &ApiHandler::ResponsesTokens, Place::kWorker, Access::kInfer},
+      {"/v1/responses/", "GET, DELETE, POST", &ApiHandler::StoredResponses, Place::kWorker, Access::kInfer},
+      {"/v1/messages", "POST", &ApiHandler::Messages, Place::kWorker, Access::kInfer},
+      {"/v1/messages/count_tokens", "POST", &ApiHandler::CountTokens, Place::kWorker, Access::kInfer},
       {"/tokenize", "POST", &ApiHandler::Tokenize, Place::kWorker, Access::kInfer},
       {"/detokenize", "POST", &ApiHandler::Detokenize, Place::kWorker, Access::kInfer},
       {"/admin/usage", "GET", &ApiHandler::AdminUsage, Place::kAside, Access::kAdmin},
@@ -93,7 +109,7 @@ std::optional<HttpResponse> ApiHandler::CheckHeaders(const HttpRequest& request)
   auto identity = Authorize(request, route);
   std::optional<HttpResponse> refusal;
   if (!identity.ok()) {
-    refusal = ErrorResponse(identity.status());
+    refusal = Refusal(request, ToApiError(identity.status()));
   } else if (route == nullptr) {
     refusal = UnknownRoute(request);
   } else if (!IsMethod(request.method, route->method)) {
@@ -108,7 +124,7 @@ std::optional<HttpResponse> ApiHandler::CheckHeaders(const HttpRequest& request)
 void ApiHandler::Handle(HttpRequest request, std::shared_ptr<ResponseWriter> writer) {
   const Route* route = FindRoute(request.path);
   auto identity = Authorize(request, route);
-  if (!identity.ok()) return writer->Send(ErrorResponse(identity.status()));
+  if (!identity.ok()) return writer->Send(Refusal(request, ToApiError(identity.status())));
   if (route == nullptr) return writer->Send(UnknownRoute(request));
   auto call = std::make_shared<Call>();
   call->tenant = std::move(identity->tenant);
@@ -156,7 +172,7 @@ void ApiHandler::LogRefusal(const HttpRequest& request, const HttpResponse& resp
 }
 
 void ApiHandler::Refuse(Call& call, const absl::Status& status) {
-  HttpResponse response = ErrorResponse(status);
+  HttpResponse response = Refusal(call.request, ToApiError(status));
   LogRefusal(call.request, response, {.tenant = call.tenant, .key_name = call.key_name, .roles = {}, .quota = nullptr});
   call.writer->Send(std::move(response));
 }

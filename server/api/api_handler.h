@@ -16,6 +16,9 @@
 
 namespace millrace {
 
+class AgentRuns;
+class ResponseStore;
+
 enum class MetricsAccess : uint8_t { kNeedsKey, kPublic };
 
 struct ApiOptions {
@@ -36,6 +39,8 @@ struct ApiParts {
   Log& log;
   std::function<TransportStats()> transport_stats;  // may be null
   UsageLedger* usage = nullptr;                     // hears of what is refused; may be null
+  AgentRuns* runs = nullptr;                        // what /v1/responses and /v1/messages start; not null
+  ResponseStore* responses = nullptr;               // null: /v1/responses stores nothing
 };
 
 class ApiHandler : public HttpHandler {
@@ -74,6 +79,11 @@ class ApiHandler : public HttpHandler {
   void Detokenize(Call& call);
   void AdminUsage(Call& call);
   void AdminKeys(Call& call);
+  void Responses(Call& call);
+  void ResponsesTokens(Call& call);
+  void StoredResponses(Call& call);
+  void Messages(Call& call);
+  void CountTokens(Call& call);
 
   const ApiParts parts_;
   const ApiOptions options_;

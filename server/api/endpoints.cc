@@ -62,7 +62,8 @@ void ApiHandler::Models(Call& call) {
     if (body.back() == '}') body += ',';
     AppendModelObject(parts_.state, name, body);
   }
-  body += "]}";
+  // Codex asks for a list of OpenAI's own catalogue beside it, and takes an empty one for none.
+  body += R"(],"models":[]})";
   call.Send(std::move(body));
 }
 

@@ -170,6 +170,17 @@ void AddToolFlags(CLI::App* app, ServeOptions& serve) {
       ->check(CLI::Range(0.0, 1.0));
 }
 
+void AddStoreFlags(CLI::App* app, ServeOptions& serve) {
+  constexpr char kGroup[] = "Stored responses";
+  Add(app, kGroup, "--data-dir", serve.data_dir,
+      "Folder for what survives a restart: responses of /v1/responses; without: they are kept in memory");
+  Add(app, kGroup, "--response-days", serve.response_days, "How long a stored response can be asked for")
+      ->check(CLI::Range(0.001, 36500.0));
+  Add(app, kGroup, "--response-store-bytes", serve.response_store_bytes,
+      "Most bytes of stored responses; beyond, the oldest of the tenant with most of them go")
+      ->transform(CLI::AsSizeValue(false));
+}
+
 void AddServe(Parser& parser) {
   ServeOptions& serve = parser.out.serve;
   CLI::App* app = parser.app.add_subcommand("serve", "Serve a model over HTTP (and gRPC)");
@@ -177,6 +188,7 @@ void AddServe(Parser& parser) {
   AddModelFlags(app, serve, /*is_required=*/false);
   AddDoorFlags(app, serve);
   AddToolFlags(app, serve);
+  AddStoreFlags(app, serve);
   AddCacheFlags(app, serve);
   constexpr char kGroup[] = "Logs and configuration";
   Add(app, kGroup, "--log-level", serve.log_level, "debug, info, warning, error, off")

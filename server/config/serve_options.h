@@ -38,6 +38,9 @@ struct ServeOptions {
   ToolOptions tools;               // that the server runs itself
   RunLimits run_limits;            // of every agent run
   int max_runs = 256;              // at once; beyond: 429
+  std::string data_dir;            // of what survives a restart: stored responses; empty: they are kept in memory
+  double response_days = 30;       // how long a response of /v1/responses can be asked for
+  int64_t response_store_bytes = int64_t{1} << 30;
   bool checks_only = false;        // --check-config
 };
 

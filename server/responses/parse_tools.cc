@@ -204,8 +204,9 @@ class ToolsReader {
     request_.has_code_interpreter = code;
   }
 
-  // As the client sent it, with what OpenAI's object always has.
+  // As the client sent it, without its secrets, and with what OpenAI's object always has.
   static json Echo(json tool, const std::string& type) {
+    for (const char* secret : {"authorization", "headers"}) tool.erase(secret);
     if (type != "function") return tool;
     for (const char* name : {"description", "parameters"}) {
       if (!tool.contains(name)) tool[name] = nullptr;

@@ -9,8 +9,10 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/agents/agent_runs.h"
 #include "server/api/api_handler.h"
 #include "server/request_observer.h"
+#include "server/storage/response_store.h"
 #include "tests/server/fake_engine.h"
 #include "tests/server/raw_client.h"
 
@@ -33,12 +35,16 @@ struct ApiFixture {
     state.SetGenerator(Generator::Create(*engine, observer.get(), Generator::Options{}));
     state.SetHealth(EngineHealth::kReady);
     api_options.version = "1.2.3";
+    runs = std::make_unique<AgentRuns>(*ToolSet::Create({}), AgentRuns::Options{}, nullptr);
+    responses = *ResponseStore::Open({});
     handler = std::make_unique<ApiHandler>(ApiParts{.state = state,
                                                     .keys = keys,
                                                     .metrics = *metrics,
                                                     .log = *log,
                                                     .transport_stats = nullptr,
-                                                    .usage = &usage},
+                                                    .usage = &usage,
+                                                    .runs = runs.get(),
+                                                    .responses = responses.get()},
                                            api_options);
     HttpServerOptions http{.host = "127.0.0.1", .port = 0, .num_io_threads = 2, .limits = limits};
     auto started = HttpServer::Start(http, *handler);
@@ -48,6 +54,7 @@ struct ApiFixture {
   ~ApiFixture() {
     server.reset();
     handler.reset();
+    runs.reset();
     state.SetGenerator(nullptr);
   }
 
@@ -80,7 +87,9 @@ struct ApiFixture {
     for (size_t at = 0; at < text.size();) {
       const size_t end = text.find("\n\n", at);
       if (end == std::string::npos) break;
-      if (text.compare(at, 6, "data: ") == 0) events.push_back(text.substr(at + 6, end - at - 6));
+      const size_t data = text.find("data: ", at);
+      const bool is_named = text.compare(at, 7, "event: ") == 0;  // on a line of its own, before the data
+      if (data == at || is_named) events.push_back(text.substr(data + 6, end - data - 6));
       at = end + 2;
     }
     return events;
@@ -95,6 +104,8 @@ struct ApiFixture {
   std::unique_ptr<Metrics> metrics;
   std::unique_ptr<Log> log;
   std::unique_ptr<RequestObserver> observer;
+  std::unique_ptr<AgentRuns> runs;
+  std::unique_ptr<ResponseStore> responses;
   std::unique_ptr<ApiHandler> handler;
   std::unique_ptr<HttpServer> server;
 };

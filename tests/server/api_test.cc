@@ -453,6 +453,7 @@ TEST_CASE("Information routes", "[api]") {
   CHECK(f.Get("/version").json["version"] == "1.2.3");
   const json models = f.Get("/v1/models").json;
   CHECK(models["data"].size() == 2);
+  CHECK(models["models"].is_array());
   CHECK(models["data"][0]["id"] == "fake");
   CHECK(models["data"][0]["max_model_len"] == 1000);
   CHECK(f.Get("/v1/models/alias").json["id"] == "alias");
@@ -464,8 +465,9 @@ TEST_CASE("Information routes", "[api]") {
       std::string upper;
       for (const char c : method) upper += static_cast<char>(std::toupper(c));
       std::string concrete = path;
-      if (const size_t brace = concrete.find('{'); brace != std::string::npos)
-        concrete = concrete.substr(0, brace) + "x";
+      if (const size_t brace = concrete.find('{'); brace != std::string::npos) {
+        concrete.replace(brace, concrete.find('}') - brace + 1, "x");
+      }
       const JsonReply reply = f.Call(upper, concrete, upper == "POST" ? "{}" : "");
       CHECK(reply.body.find("unknown_url") == std::string::npos);
       CHECK(reply.status != 405);

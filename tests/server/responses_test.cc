@@ -172,7 +172,7 @@ TEST_CASE("Responses: functions reach the conversation in the client's order, ot
       R"({"input":"x","tools":[{"type":"web_search"},{"type":"function","name":"f","strict":true,
           "parameters":{"type":"object","properties":{"z":{"type":"string"},"a":{"type":"string"}}}},
           {"type":"namespace","name":"n","tools":[]},{"type":"custom","name":"patch"},
-          {"type":"mcp","server_label":"millrace","allowed_tools":["calculator"],"require_approval":"never"},
+          {"type":"mcp","server_label":"millrace","authorization":"secret","headers":{"x":"secret"},"allowed_tools":["calculator"],"require_approval":"never"},
           {"type":"code_interpreter","container":{"type":"auto"}}]})",
       {});
   REQUIRE(request.ok());
@@ -190,6 +190,7 @@ TEST_CASE("Responses: functions reach the conversation in the client's order, ot
   const json echo = json::parse("{" + request->echo + "}");
   CHECK(echo["tools"].size() == 6);
   CHECK(echo["tools"][1]["description"].is_null());
+  CHECK(request->echo.find("secret") == std::string::npos);
 }
 
 TEST_CASE("Responses: tool_choice narrows what is offered and what must be called", "[responses]") {

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// From the labels by which a client asks for tools of ours to the tools. Pure functions.
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "agent/tool.h"
+#include "server/agents/tool_set.h"
+#include "server/responses/response_events.h"
+#include "server/responses/responses_request.h"
+
+namespace millrace {
+
+// The label of the tools that are built in.
+inline constexpr char kOwnToolServer[] = "millrace";
+
+struct SelectedTools {
+  std::vector<std::shared_ptr<Tool>> tools;
+  std::map<std::string, CallLook, std::less<>> looks;  // by the tool's name
+};
+
+// InvalidArgument: a label that is not known, or a tool that is not there.
+absl::StatusOr<SelectedTools> SelectTools(const ToolSet& set, const ResponsesRequest& request);
+
+// What must be called, as a run wants it: the names that tool_choice left.
+std::vector<std::string> RequiredTools(const ResponsesRequest& request, const SelectedTools& selected);
+
+}  // namespace millrace
