@@ -16,6 +16,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "server/api/api_handler.h"
+#include "server/api/caching_generator.h"
 #include "server/api/server_state.h"
 #include "server/auth/api_keys.h"
 #include "server/config/descriptor_limit.h"
@@ -24,6 +25,8 @@
 #include "server/load_model.h"
 #include "server/log/log.h"
 #include "server/metrics/metrics.h"
+#include "server/model_identity.h"
+#include "server/open_answer_store.h"
 #include "server/request_observer.h"
 
 namespace millrace {
@@ -109,6 +112,9 @@ class App {
     if (!options_.api_key_file.empty()) {
       if (absl::Status status = keys_.AddFile(options_.api_key_file); !status.ok()) return status;
     }
+    auto store = OpenAnswerStore(options_.response_cache);
+    if (!store.ok()) return store.status();
+    if (*store != nullptr) response_cache_ = std::make_unique<ResponseCache>(*std::move(store));
     metrics_ = Metrics::Create({.model_name = state_.model_names().front(), .version = MillraceVersion()});
     observer_ = MakeRequestObserver(*metrics_, options_.logs_requests ? log_.get() : nullptr, &usage_);
     handler_ = std::make_unique<ApiHandler>(
@@ -117,7 +123,8 @@ class App {
                  .metrics = *metrics_,
                  .log = *log_,
                  .transport_stats = [this] { return CollectTransportStats(); },
-                 .usage = &usage_},
+                 .usage = &usage_,
+                 .response_cache = response_cache_.get()},
         ApiOptions{.version = MillraceVersion(),
                    .keep_alive_interval = options_.keep_alive_seconds > 0 ? absl::Seconds(options_.keep_alive_seconds)
                                                                           : absl::InfiniteDuration(),
@@ -138,7 +145,7 @@ class App {
     if (!engine.ok()) return engine.status();
     engine_ = *std::move(engine);
     metrics_->SetEngine(options_.engine, engine_->scheduler_config());
-    state_.SetGenerator(Generator::Create(*engine_, observer_.get(), {.max_logprobs = options_.max_logprobs}));
+    state_.SetGenerator(MakeGenerator());
     state_.SetHealth(EngineHealth::kReady);
     log_->Info("ready", {{"model", state_.model_names().front()},
                          {"load_seconds", absl::ToDoubleSeconds(absl::Now() - begin)},
@@ -194,6 +201,17 @@ class App {
   }
 
  private:
+  std::shared_ptr<Generator> MakeGenerator() {
+    std::shared_ptr<Generator> generator =
+        Generator::Create(*engine_, observer_.get(), {.max_logprobs = options_.max_logprobs});
+    if (response_cache_ == nullptr) return generator;
+    return MakeCachingGenerator(
+        {.inner = std::move(generator),
+         .cache = *response_cache_,
+         .model = {.name = state_.model_names().front(), .identity = ModelIdentity(*engine_, options_.engine)},
+         .observer = observer_.get()});
+  }
+
   // How many connections HTTP may have, with the process's limit on open files raised for them.
   absl::StatusOr<int> ReserveDescriptors() {
     const int wanted = options_.http.limits.max_connections;
@@ -310,6 +328,7 @@ class App {
   std::unique_ptr<Log> log_;
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<RequestObserver> observer_;
+  std::unique_ptr<ResponseCache> response_cache_;  // outlives the generator, which the engine outlives
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<ApiHandler> handler_;
   std::unique_ptr<HttpServer> http_;

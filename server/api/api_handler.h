@@ -16,6 +16,8 @@
 
 namespace millrace {
 
+class ResponseCache;
+
 enum class MetricsAccess : uint8_t { kNeedsKey, kPublic };
 
 struct ApiOptions {
@@ -35,6 +37,7 @@ struct ApiParts {
   Log& log;
   std::function<TransportStats()> transport_stats;  // may be null
   UsageLedger* usage = nullptr;                     // hears of what is refused; may be null
+  ResponseCache* response_cache = nullptr;          // may be null
 };
 
 class ApiHandler : public HttpHandler {
@@ -73,6 +76,7 @@ class ApiHandler : public HttpHandler {
   void Detokenize(Call& call);
   void AdminUsage(Call& call);
   void AdminKeys(Call& call);
+  void PurgeCache(Call& call);
 
   const ApiParts parts_;
   const ApiOptions options_;

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/text/chat_template.h"
 #include "server/auth/api_keys.h"
+#include "server/open_answer_store.h"
 
 namespace millrace {
 namespace {
@@ -29,6 +30,9 @@ absl::Status CheckServeOptions(const ServeOptions& options) {
   if (options.grpc_port != 0 && options.grpc_port == options.http.port) {
     return absl::InvalidArgumentError(absl::StrCat("--port and --grpc-port are both ", options.grpc_port));
   }
+  if (options.response_cache.url_file.empty()) {
+    if (absl::Status status = CheckResponseCache(options.response_cache); !status.ok()) return status;
+  }
   const SchedulerConfig& scheduler = options.engine.scheduler;
   if (scheduler.max_step_tokens < scheduler.max_sequences) {
     return absl::InvalidArgumentError(absl::StrCat("--max-num-batched-tokens (", scheduler.max_step_tokens,
@@ -49,6 +53,7 @@ absl::Status CheckServeFiles(const ServeOptions& options) {
     absl::Status status = CheckTls({options.certificate_file, options.key_file});
     if (!status.ok()) return status;
   }
+  if (absl::Status status = CheckResponseCache(options.response_cache); !status.ok()) return status;
   if (options.engine.chat_template.empty()) return absl::OkStatus();
   // Its own tokens and other files are only here if the model is.
   const std::string model = std::filesystem::exists(options.model) ? options.model : "/nonexistent";

@@ -12,6 +12,13 @@
 
 namespace millrace {
 
+struct ResponseCacheOptions {
+  std::string store = "memory";   // off, memory, redis://...
+  std::string url_file;           // holds a redis:// URL, which may have a password; goes before `store`
+  int64_t max_bytes = 256 << 20;  // of the store in memory
+  double ttl_seconds = 3600;
+};
+
 struct ServeOptions {
   std::string model;                            // directory, .gguf file, or org/name on a hub
   std::vector<std::string> served_model_names;  // empty: the model as given
@@ -24,6 +31,7 @@ struct ServeOptions {
   std::vector<std::string> api_keys;
   std::string api_key_file;
   bool has_public_metrics = false;
+  ResponseCacheOptions response_cache;
   bool logs_requests = true;
   std::string log_level = "info";
   std::string log_file;  // empty: standard error

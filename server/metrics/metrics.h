@@ -12,6 +12,8 @@
 
 namespace millrace {
 
+struct ResponseCacheStats;
+
 // The transport's part of a scrape.
 struct TransportStats {
   int num_connections = 0;
@@ -40,6 +42,8 @@ class Metrics {
   virtual void OnRejected(const std::string& tenant, std::string_view reason) = 0;  // "queue_full", "unavailable", ...
   // Names the cache's shape once it is known.
   virtual void SetEngine(const EngineOptions& options, const SchedulerConfig& config) = 0;
+  // The response cache's counts, before a page.
+  virtual void FollowCache(const ResponseCacheStats& stats) = 0;
   // The text page. `engine` null: still loading.
   virtual std::string Scrape(const Engine* engine, const TransportStats& transport) = 0;
 };

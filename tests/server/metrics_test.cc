@@ -16,6 +16,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
+#include "server/api/response_cache.h"
 #include "tests/server/fake_engine.h"
 
 namespace millrace {
@@ -106,6 +107,7 @@ std::string FullPage(const std::string& model_name) {
   metrics->OnFinished(Record("acme"));
   metrics->OnRejected("acme", "queue_full");
   metrics->OnStep({.num_prefill_rows = 60});
+  metrics->FollowCache({});
   return metrics->Scrape(&engine, {});
 }
 
@@ -180,6 +182,11 @@ std::map<std::string, Promise> Promised() {
       {"millrace_http_slow_readers_total", {"counter", "", {}}},
       {"millrace_tenant_requests_waiting", {"gauge", "tenant", {}}},
       {"millrace_tenant_tokens_total", {"counter", "kind,tenant", {}}},
+      {"millrace_response_cache_requests_total", {"counter", "outcome", {}}},
+      {"millrace_response_cache_evictions_total", {"counter", "", {}}},
+      {"millrace_response_cache_store_errors_total", {"counter", "", {}}},
+      {"millrace_response_cache_bytes", {"gauge", "", {}}},
+      {"millrace_response_cache_entries", {"gauge", "", {}}},
       {"process_cpu_seconds_total", {"counter", "-", {}}},  // the process's own: without engine and model
       {"process_resident_memory_bytes", {"gauge", "-", {}}},
   };
