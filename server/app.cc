@@ -19,6 +19,7 @@
 #include "server/agents/agent_runs.h"
 #include "server/agents/run_observer.h"
 #include "server/api/api_handler.h"
+#include "server/api/caching_generator.h"
 #include "server/api/server_state.h"
 #include "server/auth/api_keys.h"
 #include "server/config/descriptor_limit.h"
@@ -27,6 +28,8 @@
 #include "server/load_model.h"
 #include "server/log/log.h"
 #include "server/metrics/metrics.h"
+#include "server/model_identity.h"
+#include "server/open_answer_store.h"
 #include "server/request_observer.h"
 #include "server/storage/response_store.h"
 
@@ -121,6 +124,9 @@ class App {
     if (!options_.api_key_file.empty()) {
       if (absl::Status status = keys_.AddFile(options_.api_key_file); !status.ok()) return status;
     }
+    auto store = OpenAnswerStore(options_.response_cache);
+    if (!store.ok()) return store.status();
+    if (*store != nullptr) response_cache_ = std::make_unique<ResponseCache>(*std::move(store));
     metrics_ = Metrics::Create({.model_name = state_.model_names().front(), .version = MillraceVersion()});
     observer_ = MakeRequestObserver(*metrics_, options_.logs_requests ? log_.get() : nullptr, &usage_);
     if (absl::Status status = OpenRuns(); !status.ok()) return status;
@@ -133,7 +139,8 @@ class App {
                  .transport_stats = [this] { return CollectTransportStats(); },
                  .usage = &usage_,
                  .runs = runs_.get(),
-                 .responses = responses_.get()},
+                 .responses = responses_.get(),
+                 .response_cache = response_cache_.get()},
         ApiOptions{.version = MillraceVersion(),
                    .health_note = DescribeSandbox(sandbox_),
                    .keep_alive_interval = options_.keep_alive_seconds > 0 ? absl::Seconds(options_.keep_alive_seconds)
@@ -155,7 +162,7 @@ class App {
     if (!engine.ok()) return engine.status();
     engine_ = *std::move(engine);
     metrics_->SetEngine(options_.engine, engine_->scheduler_config());
-    state_.SetGenerator(Generator::Create(*engine_, observer_.get(), {.max_logprobs = options_.max_logprobs}));
+    state_.SetGenerator(MakeGenerator());
     state_.SetHealth(EngineHealth::kReady);
     log_->Info("ready", {{"model", state_.model_names().front()},
                          {"load_seconds", absl::ToDoubleSeconds(absl::Now() - begin)},
@@ -212,6 +219,17 @@ class App {
   }
 
  private:
+  std::shared_ptr<Generator> MakeGenerator() {
+    std::shared_ptr<Generator> generator =
+        Generator::Create(*engine_, observer_.get(), {.max_logprobs = options_.max_logprobs});
+    if (response_cache_ == nullptr) return generator;
+    return MakeCachingGenerator(
+        {.inner = std::move(generator),
+         .cache = *response_cache_,
+         .model = {.name = state_.model_names().front(), .identity = ModelIdentity(*engine_, options_.engine)},
+         .observer = observer_.get()});
+  }
+
   // How many connections HTTP may have, with the process's limit on open files raised for them.
   absl::StatusOr<int> ReserveDescriptors() {
     const int wanted = options_.http.limits.max_connections;
@@ -360,6 +378,7 @@ class App {
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<RequestObserver> observer_;
   std::unique_ptr<RunObserver> run_observer_;
+  std::unique_ptr<ResponseCache> response_cache_;  // outlives the generator, which the engine outlives
   std::unique_ptr<Engine> engine_;
   const SandboxSupport sandbox_ = ProbeSandbox();
   std::unique_ptr<ResponseStore> responses_;

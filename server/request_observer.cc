@@ -40,6 +40,7 @@ class Observer : public RequestObserver {
                            {"key", record.caller.key_name},
                            {"remote", record.caller.remote},
                            {"finish_reason", FinishReasonName(record.finish)},
+                           {"cache", CacheOutcomeName(record.cache)},
                            {"choices", int64_t{record.num_choices}},
                            {"prompt_tokens", int64_t{record.num_prompt_tokens}},
                            {"cached_tokens", int64_t{record.num_cached_tokens}},

@@ -14,6 +14,30 @@ constexpr size_t kMaxEdgesPerState = 12;  // on average
 
 }  // namespace
 
+std::string Grammar::Identity() const {
+  std::string out;
+  const auto add = [&out](int64_t number) {
+    for (int shift = 0; shift < 64; shift += 8) out += static_cast<char>(number >> shift);
+  };
+  add(start_);
+  add(num_states());
+  for (int32_t state = 0; state < num_states(); ++state) {
+    add(is_end(state));
+    add(static_cast<int64_t>(edges(state).size()));
+    for (const GrammarEdge& edge : edges(state)) {
+      add((int64_t{edge.low} << 24) | (int64_t{edge.high} << 8) | static_cast<int64_t>(edge.kind));
+      add((int64_t{edge.rule} << 32) | static_cast<uint32_t>(edge.target));
+    }
+  }
+  add(static_cast<int64_t>(rule_starts_.size()));
+  for (const int32_t start : rule_starts_) add(start);
+  for (const std::string& marker : markers_) {
+    add(static_cast<int64_t>(marker.size()));
+    out += marker;
+  }
+  return out;
+}
+
 int32_t GrammarBuilder::NewState() {
   if (num_states_ >= max_states_) {
     is_full_ = true;

@@ -45,6 +45,8 @@ class Grammar {
   int32_t start() const { return start_; }
   int32_t num_states() const { return static_cast<int32_t>(is_end_.size()); }
   const std::vector<std::string>& markers() const { return markers_; }
+  // Bytes that are the same only for grammars that allow the same texts.
+  std::string Identity() const;
 
  private:
   friend class GrammarBuilder;

@@ -153,6 +153,7 @@ Turn GeneratorModel::Run(const TurnRequest& request, const std::function<void(Tu
   session_.Drop();
   Caller caller = caller_;
   caller.deadline = std::min(caller.deadline, request.deadline);
+  caller.cache = CacheControl::Bypass();              // what a run's tools do is not in the key
   if (num_turns_ > 0) caller.received = absl::Now();  // of this turn: times to its first token count from here
   const int32_t number = num_turns_++;
   inbox_->Open(number);

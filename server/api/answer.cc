@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "server/api/api_error.h"
 
 namespace millrace {
@@ -21,6 +22,20 @@ absl::Status FinishStatus(FinishReason finish) {
   }
 }
 
+namespace {
+
+std::vector<HttpHeader> CacheHeaders(const CacheReport& report) {
+  std::vector<HttpHeader> headers;
+  if (report.outcome == CacheOutcome::kNone) return headers;
+  headers.push_back({"x-millrace-cache", std::string(CacheOutcomeName(report.outcome))});
+  if (report.outcome == CacheOutcome::kHit) {
+    headers.push_back({"age", absl::StrCat(absl::ToInt64Seconds(report.age))});
+  }
+  return headers;
+}
+
+}  // namespace
+
 Answer::Answer(AnswerArgs args) : args_(std::move(args)) {}
 
 void Answer::Refuse(const absl::Status& status) {
@@ -37,6 +52,7 @@ void Answer::Begin(std::unique_ptr<Generation> generation, std::unique_ptr<Answe
     absl::MutexLock lock(&mu_);
     generation_ = std::move(generation);
     format_ = std::move(format);
+    cache_ = generation_->cache();
     num_prompt_tokens_ = generation_->num_prompt_tokens();
     num_choices_per_prompt_ = generation_->num_choices_per_prompt();
     num_open_ = generation_->prompts().size() * static_cast<size_t>(num_choices_per_prompt_);
@@ -46,11 +62,15 @@ void Answer::Begin(std::unique_ptr<Generation> generation, std::unique_ptr<Answe
     if (is_stream()) {
       StreamOptions options;
       options.keep_alive_interval = args_.keep_alive_interval;
+      options.headers = CacheHeaders(cache_);
       options.num_choices = static_cast<int64_t>(num_open_);
       args_.writer->BeginStream(std::move(options));
     }
-    for (TextDelta& delta : early_) Process(std::move(delta));
+    // In one piece: a replayed answer is all here, and would look like a reader who is slow.
+    std::string out;
+    for (TextDelta& delta : early_) Process(std::move(delta), out);
     early_.clear();
+    WriteStream(out);
     if (num_open_ == 0) finished = std::move(generation_);
   }
   args_.writer->OnClose([self = shared_from_this()] { self->OnClientGone(); });
@@ -64,7 +84,9 @@ bool Answer::OnDelta(TextDelta&& delta) {
     early_.push_back(std::move(delta));
     return true;
   }
-  Process(std::move(delta));
+  std::string out;
+  Process(std::move(delta), out);
+  WriteStream(out);
   if (num_open_ == 0 || is_gone_) finished = std::move(generation_);
   return !is_gone_;
 }
@@ -76,7 +98,7 @@ void Answer::OnClientGone() {
   generation = std::move(generation_);
 }
 
-void Answer::Process(TextDelta&& delta) {
+void Answer::Process(TextDelta&& delta, std::string& out) {
   const auto index = static_cast<size_t>(delta.choice);
   CollectedChoice& choice = choices_[index];
   const bool is_first = !has_begun_[index];
@@ -88,8 +110,7 @@ void Answer::Process(TextDelta&& delta) {
   choice.stop_reason = delta.stop_reason;
   if (delta.finish != FinishReason::kNone) --num_open_;
   if (is_stream()) {
-    Stream(delta, is_first);
-    if (num_open_ == 0 && !is_gone_) FinishStream();
+    Stream(delta, is_first, out);
     return;
   }
   choice.text += delta.text;
@@ -102,11 +123,10 @@ void Answer::Process(TextDelta&& delta) {
   if (num_open_ == 0) SendWhole();
 }
 
-void Answer::Stream(const TextDelta& delta, bool is_first) {
+void Answer::Stream(const TextDelta& delta, bool is_first, std::string& out) {
   const absl::Status failure = FinishStatus(delta.finish);
-  std::string out;
   if (!failure.ok()) {
-    out = "data: " + ErrorJson(ToApiError(failure)) + "\n\n";
+    out += "data: " + ErrorJson(ToApiError(failure)) + "\n\n";
   } else {
     Usage usage;
     if (args_.stream.has_continuous_usage) usage = CountUsage();
@@ -117,19 +137,19 @@ void Answer::Stream(const TextDelta& delta, bool is_first) {
       out += "\n\n";
     }
   }
-  if (!out.empty() && !args_.writer->Write(out)) is_gone_ = true;
+  if (num_open_ > 0) return;
+  if (args_.stream.includes_usage) out += "data: " + format_->UsageChunk(CountUsage()) + "\n\n";
+  out += "data: [DONE]\n\n";
 }
 
-void Answer::FinishStream() {
-  std::string out;
-  if (args_.stream.includes_usage) out = "data: " + format_->UsageChunk(CountUsage()) + "\n\n";
-  out += "data: [DONE]\n\n";
-  args_.writer->Write(out);
-  args_.writer->End();
+void Answer::WriteStream(const std::string& out) {
+  if (!is_stream()) return;
+  if (!out.empty() && !args_.writer->Write(out)) is_gone_ = true;
+  if (num_open_ == 0 && !is_gone_) args_.writer->End();
 }
 
 Usage Answer::CountUsage() const {
-  Usage usage{.num_prompt_tokens = num_prompt_tokens_};
+  Usage usage{.num_prompt_tokens = num_prompt_tokens_, .cache = cache_.outcome};
   for (const CollectedChoice& choice : choices_) usage.num_completion_tokens += choice.num_tokens;
   for (const int32_t num_cached_tokens : cached_tokens_) usage.num_cached_tokens += num_cached_tokens;
   return usage;
@@ -144,7 +164,7 @@ void Answer::SendWhole() {
   }
   const Usage usage = CountUsage();
   KeepBest();
-  args_.writer->Send({.body = format_->Whole(choices_, usage)});
+  args_.writer->Send({.headers = CacheHeaders(cache_), .body = format_->Whole(choices_, usage)});
 }
 
 // best_of: of each prompt's choices those with the highest log-probability per token stay.

@@ -4,6 +4,7 @@
 // generation when the client leaves. Thread-safe; shared by the writer's callback and the generation's sink.
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -34,9 +35,10 @@ class Answer : public std::enable_shared_from_this<Answer> {
   void Refuse(const absl::Status& status);
 
  private:
-  void Process(TextDelta&& delta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Stream(const TextDelta& delta, bool is_first) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void FinishStream() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Of a stream, what is to be written comes behind `out`.
+  void Process(TextDelta&& delta, std::string& out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Stream(const TextDelta& delta, bool is_first, std::string& out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void WriteStream(const std::string& out) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SendWhole() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void KeepBest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Usage CountUsage() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -51,6 +53,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
   std::vector<CollectedChoice> choices_ ABSL_GUARDED_BY(mu_);
   std::vector<int32_t> cached_tokens_ ABSL_GUARDED_BY(mu_);  // by choice
   std::vector<bool> has_begun_ ABSL_GUARDED_BY(mu_);         // by choice
+  CacheReport cache_ ABSL_GUARDED_BY(mu_);
   int64_t num_prompt_tokens_ ABSL_GUARDED_BY(mu_) = 0;
   int32_t num_choices_per_prompt_ ABSL_GUARDED_BY(mu_) = 1;
   size_t num_open_ ABSL_GUARDED_BY(mu_) = 0;

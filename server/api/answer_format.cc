@@ -14,7 +14,12 @@ void AppendUsage(const Usage& usage, std::string& out) {
   AppendJsonInt(usage.num_prompt_tokens + usage.num_completion_tokens, out);
   out += R"(,"prompt_tokens_details":{"cached_tokens":)";
   AppendJsonInt(usage.num_cached_tokens, out);
-  out += "}}";
+  out += '}';
+  if (usage.cache == CacheOutcome::kHit || usage.cache == CacheOutcome::kCoalesced) {
+    out += R"(,"millrace_cache":)";
+    AppendJsonString(CacheOutcomeName(usage.cache), out);
+  }
+  out += '}';
 }
 
 void AppendFinish(FinishReason finish, const StopReason& reason, std::string& out) {

@@ -17,6 +17,7 @@ struct Usage {
   int64_t num_prompt_tokens = 0;
   int64_t num_completion_tokens = 0;
   int64_t num_cached_tokens = 0;
+  CacheOutcome cache = CacheOutcome::kNone;  // shown where nothing was computed: kHit, kCoalesced
 };
 
 // One choice as collected so far.

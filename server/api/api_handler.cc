@@ -8,8 +8,10 @@
 #include "absl/strings/str_split.h"
 #include "server/api/api_call.h"
 #include "server/api/api_error.h"
+#include "server/api/cache_control.h"
 #include "server/api/json_writer.h"
 #include "server/api/rate_headers.h"
+#include "server/api/response_cache.h"
 #include "server/messages/message_error.h"
 
 namespace millrace {
@@ -84,6 +86,7 @@ const ApiHandler::Route* ApiHandler::FindRoute(const std::string& path) {
       {"/detokenize", "POST", &ApiHandler::Detokenize, Place::kWorker, Access::kInfer},
       {"/admin/usage", "GET", &ApiHandler::AdminUsage, Place::kAside, Access::kAdmin},
       {"/admin/keys", "GET", &ApiHandler::AdminKeys, Place::kAside, Access::kAdmin},
+      {"/admin/cache/purge", "POST", &ApiHandler::PurgeCache, Place::kWorker, Access::kAdmin},
   };
   for (const Route& route : kRoutes) {
     const std::string_view prefix = route.path;
@@ -207,6 +210,7 @@ void ApiHandler::Ready(Call& call) {
 void ApiHandler::MetricsPage(Call& call) {
   const std::shared_ptr<Generator> generator = parts_.state.generator();
   const TransportStats transport = parts_.transport_stats ? parts_.transport_stats() : TransportStats{};
+  if (parts_.response_cache != nullptr) parts_.metrics.FollowCache(parts_.response_cache->stats());
   call.writer->Send({.content_type = "text/plain; version=0.0.4; charset=utf-8",
                      .body = parts_.metrics.Scrape(generator ? &generator->engine() : nullptr, transport)});
 }
@@ -221,13 +225,17 @@ void ApiHandler::Version(Call& call) {
 void ApiHandler::OpenApi(Call& call) { call.Send(OpenApiDocument(options_.version)); }
 
 Caller ApiHandler::MakeCaller(const Call& call, const char* endpoint) const {
-  return {.request_id = call.request.id,
-          .endpoint = endpoint,
-          .remote = call.request.remote,
-          .tenant = call.tenant,
-          .key_name = call.key_name,
-          .quota = call.quota,
-          .received = call.request.received};
+  Caller caller{.request_id = call.request.id,
+                .endpoint = endpoint,
+                .remote = call.request.remote,
+                .tenant = call.tenant,
+                .key_name = call.key_name,
+                .quota = call.quota,
+                .received = call.request.received};
+  for (const HttpHeader& header : call.request.headers) {
+    if (absl::EqualsIgnoreCase(header.name, "cache-control")) ApplyCacheControl(header.value, caller.cache);
+  }
+  return caller;
 }
 
 }  // namespace millrace

@@ -17,6 +17,7 @@
 namespace millrace {
 
 class AgentRuns;
+class ResponseCache;
 class ResponseStore;
 
 enum class MetricsAccess : uint8_t { kNeedsKey, kPublic };
@@ -41,6 +42,7 @@ struct ApiParts {
   UsageLedger* usage = nullptr;                     // hears of what is refused; may be null
   AgentRuns* runs = nullptr;                        // what /v1/responses and /v1/messages start; not null
   ResponseStore* responses = nullptr;               // null: /v1/responses stores nothing
+  ResponseCache* response_cache = nullptr;          // may be null
 };
 
 class ApiHandler : public HttpHandler {
@@ -84,6 +86,7 @@ class ApiHandler : public HttpHandler {
   void StoredResponses(Call& call);
   void Messages(Call& call);
   void CountTokens(Call& call);
+  void PurgeCache(Call& call);
 
   const ApiParts parts_;
   const ApiOptions options_;

@@ -406,4 +406,20 @@ std::string_view FinishReasonName(FinishReason reason) {
   return "";
 }
 
+std::string_view CacheOutcomeName(CacheOutcome outcome) {
+  switch (outcome) {
+    case CacheOutcome::kNone:
+      return "";
+    case CacheOutcome::kHit:
+      return "hit";
+    case CacheOutcome::kMiss:
+      return "miss";
+    case CacheOutcome::kCoalesced:
+      return "coalesced";
+    case CacheOutcome::kBypass:
+      return "bypass";
+  }
+  return "";
+}
+
 }  // namespace millrace

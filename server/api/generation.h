@@ -45,6 +45,19 @@ struct TextDelta {
 // On a delivery thread, never two at once for one Generation. Must not block; false: the reader is gone, cancel.
 using DeltaSink = std::function<bool(TextDelta&&)>;
 
+// What the response cache had to do with a request.
+enum class CacheOutcome : uint8_t {
+  kNone,       // there is no cache
+  kHit,        // replayed
+  kMiss,       // computed, and kept if it ends well
+  kCoalesced,  // shares the computation of the same request, begun by another
+  kBypass,     // not repeatable, or the client does not want it
+};
+struct CacheReport {
+  CacheOutcome outcome = CacheOutcome::kNone;
+  absl::Duration age;  // of a hit
+};
+
 // What became of a whole request, for logs and metrics.
 struct RequestRecord {
   Caller caller;
@@ -56,6 +69,7 @@ struct RequestRecord {
   int32_t max_new_tokens = 0;
   bool is_corrupted = false;                  // its own results were unusable (not-a-number), while the engine went on
   FinishReason finish = FinishReason::kNone;  // of the choice that ended last; kCancelled when the client left
+  CacheOutcome cache = CacheOutcome::kNone;   // kHit, kCoalesced: nothing was computed for it
   absl::Time submitted, scheduled, first_token, last_token, finished;  // InfinitePast when it never happened
 };
 
@@ -80,6 +94,12 @@ class Generation {
   virtual const std::vector<std::vector<int32_t>>& prompts() const = 0;
   virtual int32_t num_choices_per_prompt() const = 0;
   virtual int32_t num_prompt_tokens() const = 0;  // of all prompts together
+
+  const CacheReport& cache() const { return cache_; }
+  void set_cache(const CacheReport& report) { cache_ = report; }  // before others see it
+
+ private:
+  CacheReport cache_;
 };
 
 class Generator {
@@ -114,5 +134,7 @@ class Generator {
 
 // "stop", "length", "abort", "error": OpenAI's names (null for kNone is the writer's business).
 std::string_view FinishReasonName(FinishReason reason);
+// "hit", "miss", "coalesced", "bypass"; empty for kNone.
+std::string_view CacheOutcomeName(CacheOutcome outcome);
 
 }  // namespace millrace

@@ -102,7 +102,10 @@ constexpr char kDocument[] = R"json({
 "responses":{"200":{"description":"prompt","content":{"application/json":{}}},"400":{"$ref":"#/components/responses/Error"}}}},
 "/admin/usage":{"get":{"summary":"What each tenant has used since the start and by day; needs the role admin","parameters":[{"name":"format","in":"query","schema":{"enum":["json","csv"]}}],
 "responses":{"200":{"description":"counts","content":{"application/json":{},"text/csv":{}}},"403":{"$ref":"#/components/responses/Error"}}}},
-"/admin/keys":{"get":{"summary":"The keys by name, with their limits and no secrets; needs the role admin","responses":{"200":{"description":"list","content":{"application/json":{}}},"403":{"$ref":"#/components/responses/Error"}}}}
+"/admin/keys":{"get":{"summary":"The keys by name, with their limits and no secrets; needs the role admin","responses":{"200":{"description":"list","content":{"application/json":{}}},"403":{"$ref":"#/components/responses/Error"}}}},
+"/admin/cache/purge":{"post":{"summary":"Take answers out of the response cache: a tenant's, a model's, or all; needs the role admin","requestBody":{"content":{"application/json":{"schema":{"type":"object",
+"properties":{"tenant":{"type":"string"},"model":{"type":"string"}}}}}},
+"responses":{"200":{"description":"purged: how many went","content":{"application/json":{}}},"403":{"$ref":"#/components/responses/Error"},"404":{"$ref":"#/components/responses/Error"}}}}
 }})json";
 
 }  // namespace

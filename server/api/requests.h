@@ -16,6 +16,16 @@
 
 namespace millrace {
 
+// What a client allows the response cache (Cache-Control of its request).
+struct CacheControl {
+  bool may_read = true;    // take an answer from it, or share the generation of one
+  bool may_store = true;   // leave the answer there
+  bool needs_hit = false;  // nothing else will do: only-if-cached
+  absl::Duration max_age = absl::InfiniteDuration();
+  // Neither looked up nor kept: what a turn of an agent's run asks for, since tools have effects.
+  static CacheControl Bypass() { return {.may_read = false, .may_store = false}; }
+};
+
 // Who asks, and how we find it again in the logs.
 struct Caller {
   std::string request_id;
@@ -26,6 +36,7 @@ struct Caller {
   std::shared_ptr<const Quota> quota;  // what that key has left; null: no limits
   absl::Time received;
   absl::Time deadline = absl::InfiniteFuture();
+  CacheControl cache;
 };
 
 // Sampling and limits as the client gave them; what it left out comes from the model's generation_config.json, then

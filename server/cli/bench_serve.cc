@@ -104,6 +104,7 @@ class LoadGenerator {
     request.reader = std::make_unique<SseReader>([this, &request](std::string_view data) { OnData(request, data); });
     request.headers = curl_slist_append(nullptr, "Content-Type: application/json");
     request.headers = curl_slist_append(request.headers, "Expect:");
+    request.headers = curl_slist_append(request.headers, "Cache-Control: no-store");
     if (!options_.api_key.empty()) {
       request.headers = curl_slist_append(request.headers, ("Authorization: Bearer " + options_.api_key).c_str());
     }

@@ -181,6 +181,17 @@ void AddStoreFlags(CLI::App* app, ServeOptions& serve) {
       ->transform(CLI::AsSizeValue(false));
 }
 
+void AddResponseCacheFlags(CLI::App* app, ResponseCacheOptions& cache) {
+  constexpr char kGroup[] = "Response cache";
+  Add(app, kGroup, "--response-cache", cache.store,
+      "Where answers that can be repeated are kept: off, memory, redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]");
+  Add(app, kGroup, "--response-cache-url-file", cache.url_file, "A file with the redis:// URL, instead");
+  Add(app, kGroup, "--response-cache-size", cache.max_bytes, "Most bytes of the store in memory, e.g. 512MB")
+      ->transform(CLI::AsSizeValue(false));
+  Add(app, kGroup, "--response-cache-ttl", cache.ttl_seconds, "Seconds that an answer is kept")
+      ->check(CLI::Range(1.0, 31536000.0));
+}
+
 void AddServe(Parser& parser) {
   ServeOptions& serve = parser.out.serve;
   CLI::App* app = parser.app.add_subcommand("serve", "Serve a model over HTTP (and gRPC)");
@@ -190,6 +201,7 @@ void AddServe(Parser& parser) {
   AddToolFlags(app, serve);
   AddStoreFlags(app, serve);
   AddCacheFlags(app, serve);
+  AddResponseCacheFlags(app, serve.response_cache);
   constexpr char kGroup[] = "Logs and configuration";
   Add(app, kGroup, "--log-level", serve.log_level, "debug, info, warning, error, off")
       ->check(CLI::IsMember({"debug", "info", "warning", "error", "off"}));

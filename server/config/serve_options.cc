@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/text/chat_template.h"
 #include "server/auth/api_keys.h"
+#include "server/open_answer_store.h"
 
 namespace millrace {
 namespace {
@@ -30,6 +31,9 @@ absl::Status CheckServeOptions(const ServeOptions& options) {
     return absl::InvalidArgumentError(absl::StrCat("--port and --grpc-port are both ", options.grpc_port));
   }
   if (absl::Status status = CheckToolOptions(options.tools); !status.ok()) return status;
+  if (options.response_cache.url_file.empty()) {
+    if (absl::Status status = CheckResponseCache(options.response_cache); !status.ok()) return status;
+  }
   const SchedulerConfig& scheduler = options.engine.scheduler;
   if (scheduler.max_step_tokens < scheduler.max_sequences) {
     return absl::InvalidArgumentError(absl::StrCat("--max-num-batched-tokens (", scheduler.max_step_tokens,
@@ -50,6 +54,7 @@ absl::Status CheckServeFiles(const ServeOptions& options) {
     absl::Status status = CheckTls({options.certificate_file, options.key_file});
     if (!status.ok()) return status;
   }
+  if (absl::Status status = CheckResponseCache(options.response_cache); !status.ok()) return status;
   if (options.engine.chat_template.empty()) return absl::OkStatus();
   // Its own tokens and other files are only here if the model is.
   const std::string model = std::filesystem::exists(options.model) ? options.model : "/nonexistent";

@@ -14,6 +14,13 @@
 
 namespace millrace {
 
+struct ResponseCacheOptions {
+  std::string store = "memory";   // off, memory, redis://...
+  std::string url_file;           // holds a redis:// URL, which may have a password; goes before `store`
+  int64_t max_bytes = 256 << 20;  // of the store in memory
+  double ttl_seconds = 3600;
+};
+
 struct ServeOptions {
   std::string model;                            // directory, .gguf file, or org/name on a hub
   std::vector<std::string> served_model_names;  // empty: the model as given
@@ -26,6 +33,7 @@ struct ServeOptions {
   std::vector<std::string> api_keys;
   std::string api_key_file;
   bool has_public_metrics = false;
+  ResponseCacheOptions response_cache;
   bool logs_requests = true;
   std::string log_level = "info";
   std::string log_file;  // empty: standard error
@@ -41,7 +49,7 @@ struct ServeOptions {
   std::string data_dir;            // of what survives a restart: stored responses; empty: they are kept in memory
   double response_days = 30;       // how long a response of /v1/responses can be asked for
   int64_t response_store_bytes = int64_t{1} << 30;
-  bool checks_only = false;        // --check-config
+  bool checks_only = false;  // --check-config
 };
 
 // What the flags alone cannot say: both halves of TLS, names that are not empty, ...

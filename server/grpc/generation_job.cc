@@ -34,6 +34,7 @@ void GenerationJob::Run(const Caller& caller, const StartFunction& start) {
     absl::MutexLock lock(&mu_);
     if (is_over_) return;  // cancelled meanwhile: the generation is dropped here, after the lock
     totals_.num_prompt_tokens = (*generation)->num_prompt_tokens();
+    totals_.cache = (*generation)->cache();
     generation_ = *std::move(generation);
     has_started_ = true;
     was_last = num_open_ == 0;

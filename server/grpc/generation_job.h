@@ -19,6 +19,7 @@ struct GenerationTotals {
   int32_t num_prompt_tokens = 0;
   int32_t num_completion_tokens = 0;
   int32_t num_cached_tokens = 0;
+  CacheReport cache;
 };
 
 class GenerationJob : public std::enable_shared_from_this<GenerationJob> {

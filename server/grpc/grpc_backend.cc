@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/api/api_error.h"
+#include "server/api/cache_control.h"
 
 namespace millrace {
 namespace {
@@ -68,6 +69,7 @@ Caller MakeCaller(grpc::CallbackServerContext* context, std::string_view endpoin
   // gRPC gives clients without a deadline one that is centuries away.
   const absl::Time deadline = absl::FromChrono(context->deadline());
   if (deadline < caller.received + absl::Hours(24 * 365)) caller.deadline = deadline;
+  ApplyCacheControl(Metadata(*context, "cache-control"), caller.cache);
   return caller;
 }
 
@@ -105,6 +107,14 @@ grpc::Status ToGrpcStatus(const absl::Status& status, grpc::CallbackServerContex
     context->AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(absl::ToInt64Milliseconds(wait)));
   }
   return ToGrpcStatus(status);
+}
+
+void AddCacheMetadata(const CacheReport& report, grpc::CallbackServerContext* context) {
+  if (report.outcome == CacheOutcome::kNone) return;
+  context->AddTrailingMetadata("millrace-cache", std::string(CacheOutcomeName(report.outcome)));
+  if (report.outcome == CacheOutcome::kHit) {
+    context->AddTrailingMetadata("age", absl::StrCat(absl::ToInt64Seconds(report.age)));
+  }
 }
 
 void NoteRefusal(const GrpcBackend& backend, const Caller& caller, const absl::Status& status) {

@@ -79,6 +79,9 @@ absl::StatusOr<std::string> ResolveModel(const ServerState& state, const std::st
 grpc::Status ToGrpcStatus(const absl::Status& status, grpc::CallbackServerContext* context);
 grpc::Status ToGrpcStatus(const absl::Status& status);
 
+// What the response cache did goes into the trailing metadata. REQUIRES: the call has not ended.
+void AddCacheMetadata(const CacheReport& report, grpc::CallbackServerContext* context);
+
 // Tells the observer that a request will not run.
 void NoteRefusal(const GrpcBackend& backend, const Caller& caller, const absl::Status& status);
 

@@ -73,6 +73,7 @@ class GenerationStream final : public PumpedReactor<grpc::ServerWriteReactor<Res
 
   void OnEnd(const absl::Status& status, const GenerationTotals& totals) {
     if (status.ok()) {
+      this->NoteCache(totals.cache);
       Response response;
       ToMessage(totals, response.mutable_usage());
       this->Push(std::move(response));

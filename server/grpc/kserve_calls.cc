@@ -84,20 +84,21 @@ class ModelInferCall final : public UnaryCall {
     const CompletionRequest& request = answer_->task().request;
     job_ = std::make_shared<GenerationJob>(
         backend, static_cast<int32_t>(request.prompts.size()), std::move(ticket),
-        GenerationJob::Listener{
-            .on_delta =
-                [self](TextDelta&& delta) {
-                  self->answer_->Add(delta);
-                  return true;
-                },
-            .on_end = [self](const absl::Status& status, const GenerationTotals&) { self->OnEnd(status); }});
+        GenerationJob::Listener{.on_delta =
+                                    [self](TextDelta&& delta) {
+                                      self->answer_->Add(delta);
+                                      return true;
+                                    },
+                                .on_end = [self](const absl::Status& status,
+                                                 const GenerationTotals& totals) { self->OnEnd(status, totals); }});
     job_->Start(caller, Complete(request));
     return absl::OkStatus();
   }
 
  private:
-  void OnEnd(const absl::Status& status) {
+  void OnEnd(const absl::Status& status, const GenerationTotals& totals) {
     Answer([&] {
+      AddCacheMetadata(totals.cache, context());
       if (status.ok()) answer_->Write(response_);
       return status;
     });

@@ -48,6 +48,12 @@ class PumpedReactor : public Base {
     return !is_slow;
   }
 
+  // Before the end; afterwards the call may be gone.
+  void NoteCache(const CacheReport& report) {
+    absl::MutexLock lock(&mu_);
+    if (!is_ending_) AddCacheMetadata(report, context_);
+  }
+
   // After what is queued. Only the first call counts.
   void End(const absl::Status& status) {
     {

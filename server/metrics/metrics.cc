@@ -19,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "server/api/response_cache.h"
 
 namespace millrace {
 namespace {
@@ -161,6 +162,19 @@ class MetricsImpl : public Metrics {
         .Set(1);
   }
 
+  void FollowCache(const ResponseCacheStats& stats) override {
+    absl::MutexLock lock(&scrape_mu_);
+    if (cache_ == nullptr) cache_ = std::make_unique<CacheCounters>(*this);
+    cache_->hits.Follow(stats.num_hits);
+    cache_->misses.Follow(stats.num_misses);
+    cache_->coalesced.Follow(stats.num_coalesced);
+    cache_->bypassed.Follow(stats.num_bypassed);
+    cache_->evictions.Follow(stats.store.num_evictions);
+    cache_->errors.Follow(stats.store.num_errors);
+    cache_->bytes.Set(static_cast<double>(stats.store.num_bytes));
+    cache_->entries.Set(static_cast<double>(stats.store.num_entries));
+  }
+
   std::string Scrape(const Engine* engine, const TransportStats& transport) override {
     absl::MutexLock lock(&scrape_mu_);
     connections_.Set(transport.num_connections);
@@ -173,6 +187,27 @@ class MetricsImpl : public Metrics {
   }
 
  private:
+  // On the page of a server that has a response cache.
+  struct CacheCounters {
+    explicit CacheCounters(MetricsImpl& metrics)
+        : hits(Requests(metrics, CacheOutcome::kHit)),
+          misses(Requests(metrics, CacheOutcome::kMiss)),
+          coalesced(Requests(metrics, CacheOutcome::kCoalesced)),
+          bypassed(Requests(metrics, CacheOutcome::kBypass)),
+          evictions(metrics.CounterOf("millrace_response_cache_evictions_total", "Answers dropped for want of room.")),
+          errors(metrics.CounterOf("millrace_response_cache_store_errors_total",
+                                   "Calls of the store that failed, and answers it could not take.")),
+          bytes(metrics.Gauge("millrace_response_cache_bytes", "Answers kept in this process.")),
+          entries(metrics.Gauge("millrace_response_cache_entries", "Answers kept in this process.")) {}
+    static prometheus::Counter& Requests(MetricsImpl& metrics, CacheOutcome outcome) {
+      return metrics.CounterOf("millrace_response_cache_requests_total", "Requests, by what the response cache did.",
+                               {{"outcome", std::string(CacheOutcomeName(outcome))}});
+    }
+    FollowingCounter hits, misses, coalesced, bypassed, evictions, errors;
+    prometheus::Gauge& bytes;
+    prometheus::Gauge& entries;
+  };
+
   void ObserveTimes(const RequestRecord& record) {
     e2e_.Observe(Seconds(record.finished - record.caller.received));
     if (record.scheduled == absl::InfinitePast()) return;
@@ -399,6 +434,7 @@ class MetricsImpl : public Metrics {
                                            .Add({});
 
   double last_cpu_ ABSL_GUARDED_BY(scrape_mu_) = 0;
+  std::unique_ptr<CacheCounters> cache_ ABSL_GUARDED_BY(scrape_mu_);
   absl::Mutex mu_;
   absl::flat_hash_set<std::string> tenants_ ABSL_GUARDED_BY(mu_);                          // labels
   absl::flat_hash_map<std::string, TenantCounters> tenant_counters_ ABSL_GUARDED_BY(mu_);  // by name

@@ -13,6 +13,8 @@
 
 namespace millrace {
 
+struct ResponseCacheStats;
+
 // The transport's part of a scrape.
 struct TransportStats {
   int num_connections = 0;
@@ -46,6 +48,8 @@ class Metrics {
   virtual void SetSandbox(std::string_view tier) = 0;
   // Names the cache's shape once it is known.
   virtual void SetEngine(const EngineOptions& options, const SchedulerConfig& config) = 0;
+  // The response cache's counts, before a page.
+  virtual void FollowCache(const ResponseCacheStats& stats) = 0;
   // The text page. `engine` null: still loading.
   virtual std::string Scrape(const Engine* engine, const TransportStats& transport) = 0;
 };

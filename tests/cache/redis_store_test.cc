@@ -27,11 +27,11 @@ RedisStoreOptions Options(int port) {
 
 bool Has(AnswerStore& store, const CacheKey& key) { return store.Get(key) != nullptr; }
 
-#define REQUIRE_REDIS()                             \
-  if (!RedisProcess::IsInstalled()) {               \
-    WARN("SKIPPED: redis-server is not installed"); \
-    return;                                         \
-  }                                                 \
+#define REQUIRE_REDIS()                              \
+  if (!RedisProcess::IsInstalled()) {                \
+    WARN("[SKIPPED] redis-server is not installed"); \
+    return;                                          \
+  }                                                  \
   static_assert(true, "the macro takes a semicolon")
 
 TEST_CASE("RedisStore: what one process puts another gets", "[cache][redis]") {

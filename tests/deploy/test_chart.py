@@ -32,6 +32,7 @@ EVERYTHING = {
 CASES = {
     "defaults": {},
     "everything": EVERYTHING,
+    "shared cache": {"responseCache": {"redisUrlSecret": {"name": "redis"}, "ttlSeconds": 60}},
     "keda": {"keda": {"isEnabled": True}},
     "no grpc": {"service": {"grpcPort": 0}, "drain": {"preStopSeconds": 0}, "podDisruptionBudget": {"isEnabled": False}},
     "cache claim": {"model": {"source": "org/name", "cache": {"existingClaim": "models"}}, "serviceAccount": {"name": "mine"}},

@@ -16,6 +16,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
+#include "server/api/response_cache.h"
 #include "tests/server/fake_engine.h"
 
 namespace millrace {
@@ -110,6 +111,7 @@ std::string FullPage(const std::string& model_name) {
   metrics->OnToolCalled("clock", {.text = "now"}, absl::Milliseconds(3));
   metrics->OnRunEnded({.usage = {.num_prompt_tokens = 90, .num_cached_tokens = 64}, .num_turns = 2}, absl::Seconds(1));
   metrics->SetSandbox("none");
+  metrics->FollowCache({});
   return metrics->Scrape(&engine, {});
 }
 
@@ -201,6 +203,11 @@ std::map<std::string, Promise> Promised() {
       {"millrace_http_slow_readers_total", {"counter", "", {}}},
       {"millrace_tenant_requests_waiting", {"gauge", "tenant", {}}},
       {"millrace_tenant_tokens_total", {"counter", "kind,tenant", {}}},
+      {"millrace_response_cache_requests_total", {"counter", "outcome", {}}},
+      {"millrace_response_cache_evictions_total", {"counter", "", {}}},
+      {"millrace_response_cache_store_errors_total", {"counter", "", {}}},
+      {"millrace_response_cache_bytes", {"gauge", "", {}}},
+      {"millrace_response_cache_entries", {"gauge", "", {}}},
       {"process_cpu_seconds_total", {"counter", "-", {}}},  // the process's own: without engine and model
       {"process_resident_memory_bytes", {"gauge", "-", {}}},
   };

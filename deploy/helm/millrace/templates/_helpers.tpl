@@ -62,5 +62,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $_ := set $config "ssl-certfile" "/etc/millrace/tls/tls.crt" -}}
 {{- $_ := set $config "ssl-keyfile" "/etc/millrace/tls/tls.key" -}}
 {{- end -}}
+{{- $_ := set $config "response-cache-ttl" (int .Values.responseCache.ttlSeconds) -}}
+{{- if .Values.responseCache.redisUrlSecret.name -}}
+{{- $_ := set $config "response-cache-url-file" (printf "/etc/millrace/redis/%s" .Values.responseCache.redisUrlSecret.key) -}}
+{{- else -}}
+{{- $_ := set $config "response-cache" .Values.responseCache.store -}}
+{{- $_ := set $config "response-cache-size" .Values.responseCache.size -}}
+{{- end -}}
 {{- toYaml $config -}}
 {{- end -}}
