@@ -20,7 +20,9 @@ absl::Status SchedulerImpl::CheckIntegrity() const {
   if (queue_.num_waiting() + running_.size() != sequences_.size()) return Broken("a request neither waits nor runs");
   if (!std::is_sorted(running_.begin(), running_.end(), BetterSequence())) return Broken("running is not in order");
   if (static_cast<int32_t>(running_.size()) > config_.max_sequences) return Broken("too many sequences run");
-  if (plan_.num_rows > config_.max_step_tokens) return Broken("the plan exceeds the token budget");
+  for (const OpenStep& step : steps_) {
+    if (step.plan.num_rows > config_.max_step_tokens) return Broken("the plan exceeds the token budget");
+  }
   if (deadlines_.size() != by_deadline_arrival_.size()) return Broken("a deadline has no sequence");
   if (absl::Status status = CheckSequences(); !status.ok()) return status;
   return CheckReferences();
@@ -33,11 +35,14 @@ absl::Status SchedulerImpl::CheckSequences() const {
     if (sequence->request.id != id) return Broken(name + "filed under another id");
     if (num_known > sequence->num_tokens()) return Broken(name + "more computed than known");
     if (sequence->num_tokens() > sequence->max_tokens) return Broken(name + "longer than its cap");
-    if (sequence->is_running && sequence->num_remaining() == 0) return Broken(name + "runs with nothing to compute");
+    if (sequence->is_running && sequence->num_remaining() == 0 && !sequence->is_drawing) {
+      return Broken(name + "runs with nothing to compute");
+    }
+    if (!HasKnownTokens(*sequence)) return Broken(name + "a token is unknown that no step draws");
     if (static_cast<int32_t>(sequence->pages.size()) != PagesFor(num_known)) {
       return Broken(absl::StrCat(name, sequence->pages.size(), " pages for ", num_known, " tokens"));
     }
-    if (!is_open_ && sequence->num_planned != 0) return Broken(name + "planned without a plan");
+    if (num_open_ == 0 && sequence->num_planned != 0) return Broken(name + "planned without a plan");
     if (!sequence->is_running && num_known != 0) return Broken(name + "waits with something computed");
     for (PageId page : sequence->pages) {
       if (index_.Contains(page) && index_.salt(page) != sequence->request.tenant.salt) {
@@ -46,6 +51,13 @@ absl::Status SchedulerImpl::CheckSequences() const {
     }
   }
   return absl::OkStatus();
+}
+
+// All but the last while a step draws it.
+bool SchedulerImpl::HasKnownTokens(const Sequence& sequence) const {
+  const bool is_last_unknown = sequence.is_drawing && sequence.request.kind == Request::Kind::kGenerate;
+  const auto unknown = std::find(sequence.tokens.begin(), sequence.tokens.end(), kUnknownToken);
+  return sequence.tokens.end() - unknown == (is_last_unknown ? 1 : 0) && (num_open_ > 0 || !sequence.is_drawing);
 }
 
 absl::Status SchedulerImpl::CheckReferences() const {

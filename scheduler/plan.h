@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 // What enters a step and what leaves it: plain data between Scheduler::Plan, the runner and Scheduler::Commit.
-// Engine thread only. Spans point into the scheduler's sequences and hold until the plan is committed or aborted, even
-// if a request of it is cancelled meanwhile.
+// Engine thread only. Requests are there until the plan is committed or aborted, even if they are cancelled meanwhile;
+// spans point into the scheduler's sequences and hold until the next Plan, Commit or Abort.
 #include <cstdint>
 #include <vector>
 
@@ -13,6 +13,8 @@
 namespace millrace {
 
 using PageId = int32_t;
+
+inline constexpr int32_t kUnknownToken = -1;  // drawn by a step that is still being computed
 
 // One sequence's part of a step:  tokens [first_position, first_position + num_tokens) are computed;
 //   0 ........ first_position ........ first_position + num_tokens ........ all tokens known
@@ -26,6 +28,8 @@ struct PlannedSequence {
   int32_t num_prompt_tokens = 0;     // tokens[0, num_prompt_tokens) is the prompt
   absl::Span<const PageId> pages;    // covers [0, first_position + num_tokens)
   bool samples = false;              // the last planned row's logits give the next token (or the embedding)
+  // >= 0: the last of `tokens` is kUnknownToken; the plan before this one draws it, as its sequence of this index.
+  int32_t drawn_by = -1;
 };
 
 struct StepPlan {

@@ -7,8 +7,18 @@
 
 namespace millrace {
 
+bool SchedulerImpl::CanPlanAhead() const {
+  if (num_open_ != 1 || latest().is_assumed) return false;
+  const std::vector<PlannedSequence>& planned = latest().plan.sequences;
+  return std::none_of(planned.begin(), planned.end(), [](const PlannedSequence& sequence) {
+    const Request& request = *sequence.request;
+    return sequence.samples && (request.grammar != nullptr || request.sampling.has_penalties());
+  });
+}
+
 const StepPlan& SchedulerImpl::Plan(absl::Time now) {
-  MILLRACE_SCHEDULER_CHECK(!is_open_, "a plan is committed or aborted before the next");
+  MILLRACE_SCHEDULER_CHECK(num_open_ == 0 || CanPlanAhead(), "a plan is made ahead only where it can be");
+  if (num_open_ > 0) Assume(latest());
   plan_time_ = now;
   ExpireDeadlines(now);
   pins_.Expire(now);
@@ -21,14 +31,14 @@ const StepPlan& SchedulerImpl::Plan(absl::Time now) {
   // Whoever was just preempted must not come back into the pages it lost.
   if (!has_preempted_) AdmitWaiting();
   ExtendPrefills();
-  EmitPlan();
-  return plan_;
+  return EmitPlan();
 }
 
 void SchedulerImpl::BeginPlan() {
   int32_t num_decoding = 0;
   num_long_running_ = 0;
   for (const Sequence* sequence : running_) {
+    if (sequence->ends_when_drawn()) continue;
     num_decoding += sequence->is_decoding();
     num_long_running_ += sequence->num_remaining() > config_.max_chunk_tokens;
   }
@@ -38,14 +48,18 @@ void SchedulerImpl::BeginPlan() {
   chunk_rows_ = std::max(std::min(share, config_.max_chunk_tokens), std::min(config_.page_tokens, prefill_rows_left_));
   num_reserved_pages_ = 0;
   has_preempted_ = false;
-  plan_.sequences.clear();
-  plan_.num_rows = 0;
+  draft().plan.sequences.clear();
+  draft().plan.num_rows = 0;
 }
 
 void SchedulerImpl::PlanRunning() {
   // By index: preemption takes from behind `i`, or this one itself.
   for (size_t i = 0; i < running_.size();) {
     Sequence* sequence = running_[i];
+    if (sequence->ends_when_drawn()) {
+      ++i;
+      continue;
+    }
     if (sequence->is_decoding()) {
       if (MakeRoomForRow(sequence)) Schedule(sequence, 1);
     } else {
@@ -191,19 +205,21 @@ void SchedulerImpl::Schedule(Sequence* sequence, int32_t num_rows) {
     queue_.Charge(sequence->tenant, std::min(num_rows, end - sequence->num_charged));
     sequence->num_charged = end;
   }
-  plan_.num_rows += num_rows;
-  NameFullPages(sequence);
+  draft().plan.num_rows += num_rows;
+  NameFullPages(sequence, &draft().named);
 }
 
-void SchedulerImpl::NameFullPages(Sequence* sequence) {
+void SchedulerImpl::NameFullPages(Sequence* sequence, std::vector<PageId>* named) {
   if (!config_.enable_prefix_caching) return;
-  const int32_t num_full = (sequence->num_computed + sequence->num_planned) / config_.page_tokens;
+  const int32_t num_written = sequence->num_computed + sequence->num_planned;
+  const int32_t num_known = sequence->num_tokens() - (sequence->is_drawing ? 1 : 0);
+  const int32_t num_full = std::min(num_written, num_known) / config_.page_tokens;
   for (; sequence->num_named_pages < num_full; ++sequence->num_named_pages) {
     const PageContent content = ContentOf(sequence, sequence->num_named_pages);
     if (index_.Find(content) >= 0) continue;  // computed twice: this copy stays private
     const PageId page = sequence->pages[sequence->num_named_pages];
     index_.Insert(page, content);
-    named_in_open_plan_.push_back(page);
+    named->push_back(page);
   }
 }
 
@@ -244,7 +260,8 @@ void SchedulerImpl::ReuseNextPages(Sequence* sequence) {
   }
 }
 
-void SchedulerImpl::EmitPlan() {
+const StepPlan& SchedulerImpl::EmitPlan() {
+  StepPlan& plan = draft().plan;
   for (const bool wants_decodes : {true, false}) {
     for (Sequence* sequence : running_) {
       if (sequence->num_planned == 0 || sequence->is_decoding() != wants_decodes) continue;
@@ -257,11 +274,15 @@ void SchedulerImpl::EmitPlan() {
       planned.num_prompt_tokens = sequence->num_prompt_tokens;
       planned.pages = sequence->pages;
       planned.samples = sequence->num_computed + sequence->num_planned == sequence->num_tokens();
-      plan_.sequences.push_back(planned);
+      if (sequence->is_drawing) planned.drawn_by = sequence->plan_index;
+      sequence->plan_index = static_cast<int32_t>(plan.sequences.size());
+      plan.sequences.push_back(planned);
     }
   }
-  is_open_ = !plan_.empty();
-  if (is_open_) plan_.step = ++num_steps_;
+  if (plan.empty()) return plan;
+  plan.step = ++num_steps_;
+  ++num_open_;
+  return plan;
 }
 
 }  // namespace millrace

@@ -43,6 +43,7 @@ struct SamplingParams {
   std::vector<std::pair<int32_t, float>> logit_bias;
   int32_t num_top_logprobs = -1;     // -1: none, 0: the drawn token's own, n: and the n best
   int32_t num_prompt_logprobs = -1;  // likewise for prompt tokens
+  bool has_penalties() const { return repetition_penalty != 1 || presence_penalty != 0 || frequency_penalty != 0; }
 };
 
 struct Request {

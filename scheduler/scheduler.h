@@ -2,6 +2,8 @@
 #pragma once
 // Decides who computes what next: queue, fairness, pages, prefix reuse, preemption. Pure: no clock, thread or device;
 // time comes in as an argument. Owned and called by the engine thread only.
+// REQUIRES: steps are computed one after the other, in the order of their plans. So a page that is given up while a
+// step is in flight may be planned for someone else at once: that step is through with it before the next one begins.
 #include <memory>
 #include <string>
 #include <utility>
@@ -74,14 +76,20 @@ class Scheduler {
   virtual void Finish(RequestId id) = 0;
   // Nothing more comes of a session: its pages are like any others. Unknown ones are ignored.
   virtual void ReleaseSession(uint64_t session) = 0;
-  // Decides the next step; never empty while a request waits or runs. At most one plan is open: Commit or Abort comes
-  // before the next, except after an empty one. Requests past their deadline end here: see TakeEvents.
+  // Decides the next step. Requests past their deadline end here: see TakeEvents. A plan that is not empty is open
+  // until it is committed or aborted. REQUIRES: no plan is open, or CanPlanAhead(). Without an open plan it is never
+  // empty while a request waits or runs.
   virtual const StepPlan& Plan(absl::Time now) = 0;
-  // Learns a step's results (one per planned sequence, same order). Results of requests cancelled meanwhile are
-  // dropped.
+  // Whether the next step can be planned while the open one is computed: it is the only one, nothing was planned ahead
+  // of it yet, and nobody in it draws a token that the host must know before the one after it can be drawn (a grammar's
+  // mask, penalties). Tokens being drawn are then planned as kUnknownToken; whoever turns out to have ended has its
+  // rows thrown away.
+  virtual bool CanPlanAhead() const = 0;
+  // Learns the results of the oldest open plan (one per planned sequence, same order). Results of requests cancelled
+  // meanwhile are dropped.
   virtual std::vector<TokenEvent> Commit(const StepResult& result, absl::Time now) = 0;
-  // The step failed as a whole: every planned request ends with kError, its pages are freed, and no page filled in the
-  // step is ever shared.
+  // A step failed as a whole: every request of the open plans ends with kError, its pages are freed, and no page filled
+  // in them is ever shared.
   virtual std::vector<TokenEvent> Abort() = 0;
   // Events that no step gave (cancelled, past their deadline while waiting).
   virtual std::vector<TokenEvent> TakeEvents() = 0;

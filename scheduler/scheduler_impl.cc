@@ -57,7 +57,7 @@ SchedulerImpl::SchedulerImpl(const SchedulerConfig& config)
       pool_(config.num_pages, &index_),
       pins_(&pool_, static_cast<int32_t>(config.num_pages * config.max_pinned_share), config.max_pin_time) {
   running_.reserve(config_.max_sequences);
-  plan_.sequences.reserve(config_.max_sequences);
+  for (OpenStep& step : steps_) step.plan.sequences.reserve(config_.max_sequences);
 }
 
 int32_t SchedulerImpl::MaxTokens(const Request& request) const {
@@ -145,7 +145,7 @@ void SchedulerImpl::ForgetPage(PageId page) {
 
 void SchedulerImpl::ReleasePages(Sequence* sequence) {
   for (auto page = sequence->pages.rbegin(); page != sequence->pages.rend(); ++page) pool_.Release(*page);
-  // An ended sequence's pages stay readable for the open plan's spans; only the references go.
+  // The numbers stay readable for the spans of a plan that was just made; only the references go.
   sequence->num_named_pages = 0;
 }
 
@@ -163,7 +163,14 @@ void SchedulerImpl::End(Sequence* sequence) {
   }
   queue_.Leave(sequence->tenant);
   auto node = sequences_.extract(sequence->request.id);
-  if (is_open_ && sequence->num_planned > 0) ended_in_open_plan_.push_back(std::move(node.mapped()));
+  if (num_open_ > 0) latest().ended.push_back(std::move(node.mapped()));
+}
+
+Sequence* SchedulerImpl::Find(const PlannedSequence& planned) const {
+  const auto found = sequences_.find(planned.id);
+  // An ended one stays where it was while the plan is open, so that another of its id lies elsewhere.
+  const bool is_same = found != sequences_.end() && &found->second->request == planned.request;
+  return is_same ? found->second.get() : nullptr;
 }
 
 void SchedulerImpl::EndWithEvent(Sequence* sequence, FinishReason reason) {

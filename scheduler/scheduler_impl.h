@@ -8,8 +8,10 @@
 //   yet. So the best running sequence always gets its pages, and by induction every request ends: it makes way only
 //   for a strictly better priority.
 // - Long prompts get a bounded share of a step's rows while others want rows, and a bounded number runs at once.
-// - A page is named as soon as rows that fill it are planned; whoever finds it is planned in this step or later.
+// - A page is named as soon as rows that fill it are planned and all its tokens are known; whoever finds it is planned
+//   in this step or later.
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <set>
 #include <string>
@@ -36,6 +38,7 @@ class SchedulerImpl final : public Scheduler {
   void Finish(RequestId id) override;
   void ReleaseSession(uint64_t session) override { pins_.Release(session); }
   const StepPlan& Plan(absl::Time now) override;
+  bool CanPlanAhead() const override;
   std::vector<TokenEvent> Commit(const StepResult& result, absl::Time now) override;
   std::vector<TokenEvent> Abort() override;
   std::vector<TokenEvent> TakeEvents() override;
@@ -50,6 +53,20 @@ class SchedulerImpl final : public Scheduler {
   absl::Status CheckIntegrity() const override;
 
  private:
+  // A plan and what hangs on it while it is open.
+  struct OpenStep {
+    StepPlan plan;
+    bool is_assumed = false;                       // its rows count as computed
+    std::vector<std::unique_ptr<Sequence>> ended;  // the plan points into them
+    std::vector<PageId> named;                     // while it was the latest plan
+  };
+  OpenStep& draft() { return steps_[(num_steps_ + 1) % 2]; }
+  OpenStep& latest() { return steps_[num_steps_ % 2]; }
+  const OpenStep& latest() const { return steps_[num_steps_ % 2]; }
+  OpenStep& oldest() { return steps_[(num_steps_ + 1 - num_open_) % 2]; }
+  // The planned sequence, or null if it has ended.
+  Sequence* Find(const PlannedSequence& planned) const;
+
   // --- scheduler_impl.cc
   absl::Status CheckRequest(const Request& request) const;
   int32_t MaxTokens(const Request& request) const;
@@ -75,7 +92,7 @@ class SchedulerImpl final : public Scheduler {
   enum class Found : uint8_t { kIgnored, kCounted };
   int32_t MissingPages(Sequence* sequence, int32_t num_reserved, Found found);
   void ExtendPrefills();
-  void EmitPlan();
+  const StepPlan& EmitPlan();
   bool MakeRoomForRow(Sequence* sequence);
   void Preempt(Sequence* victim);
   void ReuseNextPages(Sequence* sequence);
@@ -83,7 +100,7 @@ class SchedulerImpl final : public Scheduler {
   int32_t FirstTurnRows(const Sequence& sequence) const;
   int32_t ChunkRows(const Sequence& sequence, int32_t limit) const;
   void Schedule(Sequence* sequence, int32_t num_rows);
-  void NameFullPages(Sequence* sequence);
+  void NameFullPages(Sequence* sequence, std::vector<PageId>* named);
   PageContent ContentOf(Sequence* sequence, int32_t page_number) const;
   int32_t PagesFor(int32_t num_tokens) const { return (num_tokens + config_.page_tokens - 1) / config_.page_tokens; }
   // That its known tokens will still need.
@@ -99,15 +116,18 @@ class SchedulerImpl final : public Scheduler {
   int32_t PagesGivenUp(const Sequence& victim) const;
 
   // --- commit.cc
-  void Learn(Sequence* sequence, const SequenceResult& result, absl::Time now, std::vector<TokenEvent>* events);
+  void Assume(OpenStep& step);
+  void Learn(const PlannedSequence& planned, const SequenceResult& result, absl::Time now,
+             std::vector<TokenEvent>* events);
   FinishReason Append(Sequence* sequence, const SequenceResult& result, TokenEvent* event);
-  void TakePromptLogprobs(Sequence* sequence, const SequenceResult& result, TokenEvent* event);
   void Describe(const Sequence& sequence, TokenEvent* event) const;
-  void ClosePlan();
-  void DropUnwrittenPages(Sequence* sequence);
+  void ForgetPages(Sequence* sequence);
+  void CloseOldest();
+  void DropUnwrittenPages(Sequence* sequence, const std::vector<PageId>& unwritten);
 
   // --- integrity.cc
   absl::Status CheckSequences() const;
+  bool HasKnownTokens(const Sequence& sequence) const;
   absl::Status CheckReferences() const;
 
   const SchedulerConfig config_;  // with the defaults filled in
@@ -122,12 +142,12 @@ class SchedulerImpl final : public Scheduler {
   std::vector<TokenEvent> events_;  // given to no one yet
   uint64_t next_arrival_ = 0;
 
-  // The open plan.
-  StepPlan plan_;
-  bool is_open_ = false;
+  // Step s lies in steps_[s % 2].
+  std::array<OpenStep, 2> steps_;
   uint64_t num_steps_ = 0;
-  std::vector<std::unique_ptr<Sequence>> ended_in_open_plan_;  // the plan's spans point into them
-  std::vector<PageId> named_in_open_plan_;
+  uint64_t num_open_ = 0;  // the latest ones: at most the one in flight and the one planned ahead
+
+  // Of the plan being made.
   int32_t prefill_rows_left_ = 0;
   int32_t chunk_rows_ = 0;  // what a long prompt may take before all had their turn
   int32_t num_long_running_ = 0;

@@ -19,11 +19,14 @@ class FakeModel {
   explicit FakeModel(const SchedulerConfig& config)
       : page_tokens_(config.page_tokens), slots_(size_t{1} * config.num_pages * config.page_tokens) {}
 
+  // Steps run in the order of their plans; tokens that a plan does not know come from the step before.
   StepResult Run(const StepPlan& plan) {
     for (const PlannedSequence& sequence : plan.sequences) Write(sequence, sequence.num_tokens, {});
     StepResult result;
     result.step = plan.step;
     for (const PlannedSequence& sequence : plan.sequences) result.sequences.push_back(Read(sequence));
+    drawn_.clear();
+    for (const SequenceResult& sequence : result.sequences) drawn_.push_back(sequence.sampled.token);
     return result;
   }
 
@@ -68,6 +71,16 @@ class FakeModel {
     uint64_t salt = 0;
   };
 
+  int32_t TokenAt(const PlannedSequence& sequence, int32_t position) {
+    const int32_t token = sequence.tokens[position];
+    if (token != kUnknownToken) return token;
+    if (sequence.drawn_by >= 0 && sequence.drawn_by < static_cast<int32_t>(drawn_.size())) {
+      return drawn_[sequence.drawn_by];
+    }
+    fault_ = "nobody draws an unknown token";
+    return token;
+  }
+
   Slot& At(const PlannedSequence& sequence, int32_t position) {
     return slots_[size_t{1} * sequence.pages[position / page_tokens_] * page_tokens_ + position % page_tokens_];
   }
@@ -77,8 +90,8 @@ class FakeModel {
     num_rows_ += sequence.num_tokens;
     for (int32_t i = 0; i < sequence.num_tokens; ++i) {
       const int32_t position = sequence.first_position + i;
-      const Slot good = {sequence.tokens[position], position, sequence.request->tenant.salt};
-      At(sequence, position) = i < num_good ? good : rubbish;
+      Slot& slot = At(sequence, position);
+      slot = i < num_good ? Slot{TokenAt(sequence, position), position, sequence.request->tenant.salt} : rubbish;
     }
   }
 
@@ -95,7 +108,7 @@ class FakeModel {
       }
       if (slot.position != position) fault_ = "a slot holds another position";
       if (slot.salt != sequence.request->tenant.salt) fault_ = "a slot was computed for another tenant";
-      if (slot.token != sequence.tokens[position]) fault_ = "a slot holds another token";
+      if (slot.token != TokenAt(sequence, position)) fault_ = "a slot holds another token";
     }
     if (sequence.request->sampling.num_prompt_logprobs >= 0) {
       for (int32_t p = sequence.first_position; p < std::min(end, sequence.num_prompt_tokens - 1); ++p) {
@@ -114,6 +127,7 @@ class FakeModel {
 
   const int32_t page_tokens_;
   std::vector<Slot> slots_;
+  std::vector<int32_t> drawn_;  // by the latest step's sequences
   std::string fault_;
   int64_t num_rows_ = 0;
 };

@@ -2,6 +2,7 @@
 // Seeded random walks: thousands of steps of everything that can happen, every invariant checked after each. At the
 // end: every request ended exactly once and within a bound, each output equals its solo output, no page is left.
 #include <catch2/catch.hpp>
+#include <deque>
 #include <map>
 #include <random>
 #include <set>
@@ -29,6 +30,7 @@ struct WalkOptions {
   int32_t hoarded_new = 0;  // > 0: the first tenant's requests are this long, and all have one priority
   double pinned_share = 0;  // > 0: most requests belong to sessions
   int max_wait_steps = 0;   // > 0: no tenant's oldest request stays out of more plans in a row
+  bool runs_ahead = false;  // a step is planned while the one before flies
 };
 
 class Walk {
@@ -58,6 +60,7 @@ class Walk {
 
   uint64_t num_preemptions() const { return scheduler_->stats().num_preemptions; }
   uint64_t num_hit_tokens() const { return scheduler_->stats().prefix_hit_tokens; }
+  int num_ahead() const { return num_ahead_; }
 
  private:
   struct Client {
@@ -66,6 +69,10 @@ class Walk {
     int num_finishes = 0;
     bool is_gone = false;  // Finish() was called: no event comes
     FinishReason finish = FinishReason::kNone;
+  };
+  struct Flight {
+    StepResult result;
+    bool is_broken = false;
   };
 
   static SchedulerConfig Config(const WalkOptions& options) {
@@ -111,6 +118,7 @@ class Walk {
     if (Below(20) == 0) request.ignore_eos = true;
     // A session is one tenant's; some go on, some are left alone.
     if (options_.pinned_share > 0 && Below(4) != 0) request.session = 1 + tenant + options_.num_tenants * Below(6);
+    if (options_.runs_ahead && Below(40) == 0) request.sampling.presence_penalty = 1;
     if (options_.has_deadlines && Below(4) == 0) request.deadline = now_ + absl::Milliseconds(Below(2000));
     return request;
   }
@@ -144,30 +152,51 @@ class Walk {
   }
 
   void Step() {
-    const StepPlan& plan = scheduler_->Plan(now_);
-    CheckNow();
-    if (plan.empty()) {
+    if (flights_.empty() && !Launch()) {
       REQUIRE(scheduler_->Idle());
       Take(scheduler_->TakeEvents());
       return;
     }
-    CheckPlan(plan);
-    CheckWaits(plan);
-    if (Chance(options_.faults)) {
-      model_.RunAndBreak(plan);
+    if (options_.runs_ahead && scheduler_->CanPlanAhead() && Chance(0.9)) {
+      if (Launch()) ++num_ahead_;
       if (Chance(options_.departures)) Depart();
+    }
+    if (flights_.front().is_broken) {
+      flights_.clear();
       Take(scheduler_->Abort());
     } else {
-      StepResult result = model_.Run(plan);
-      if (Chance(options_.faults)) {
-        const int32_t victim = Below(static_cast<int32_t>(plan.sequences.size()));
-        model_.Poison(plan.sequences[victim]);
-        result.sequences[victim].is_failed = true;
-      }
-      if (Chance(options_.departures)) Depart();  // while the step flies
+      const StepResult result = std::move(flights_.front().result);
+      flights_.pop_front();
       Take(scheduler_->Commit(result, now_));
     }
     CheckNow();
+  }
+
+  // False: nothing was planned.
+  bool Launch() {
+    const StepPlan& plan = scheduler_->Plan(now_);
+    CheckNow();
+    if (plan.empty()) return false;
+    CheckPlan(plan);
+    CheckWaits(plan);
+    Flight flight;
+    flight.is_broken = !flights_.empty() && flights_.back().is_broken;
+    if (flight.is_broken) {
+      // Nothing runs after a step that broke.
+    } else if (Chance(options_.faults)) {
+      flight.is_broken = true;
+      model_.RunAndBreak(plan);
+    } else {
+      flight.result = model_.Run(plan);
+      if (Chance(options_.faults)) {
+        const int32_t victim = Below(static_cast<int32_t>(plan.sequences.size()));
+        model_.Poison(plan.sequences[victim]);
+        flight.result.sequences[victim].is_failed = true;
+      }
+    }
+    flights_.push_back(std::move(flight));
+    if (Chance(options_.departures)) Depart();  // while the step flies
+    return true;
   }
 
   void CheckNow() {
@@ -188,6 +217,8 @@ class Walk {
       const int32_t end = sequence.first_position + sequence.num_tokens;
       REQUIRE(static_cast<int32_t>(sequence.pages.size()) == (end + 3) / 4);
       REQUIRE(sequence.samples == (end == static_cast<int32_t>(sequence.tokens.size())));
+      REQUIRE((sequence.drawn_by >= 0) == (sequence.tokens.back() == kUnknownToken));
+      if (sequence.drawn_by >= 0) REQUIRE_FALSE(sequence.request->sampling.has_penalties());
     }
     REQUIRE(num_rows == plan.num_rows);
     REQUIRE(num_rows <= config_.max_step_tokens);
@@ -231,7 +262,8 @@ class Walk {
     for (uint64_t id : live_)
       num_rows += clients_[id].request.prompt_tokens.size() + clients_[id].request.max_new_tokens;
     int64_t num_steps = 0;
-    while (!scheduler_->Idle()) {
+    if (options_.runs_ahead) num_rows *= 2;  // some are computed for nothing
+    while (!scheduler_->Idle() || !flights_.empty()) {
       const uint64_t num_again = num_preemptions() - num_preempted;
       REQUIRE(++num_steps <= num_rows + static_cast<int64_t>(num_again) * config_.max_model_tokens);
       Step();
@@ -272,6 +304,8 @@ class Walk {
   std::map<uint64_t, Client> clients_;
   std::set<uint64_t> live_;
   std::map<std::string, int> num_waited_steps_;
+  std::deque<Flight> flights_;  // launched, not learnt from: at most two
+  int num_ahead_ = 0;
 };
 
 TEST_CASE("SchedulerWalk: roomy pool, everybody stays") {
@@ -361,6 +395,53 @@ TEST_CASE("SchedulerWalk: narrow steps, many tenants, no prefix reuse") {
         .Run();
     Walk({.seed = seed, .num_pages = 40, .departures = 0.1, .enable_prefix_caching = false}).Run();
     Walk({.seed = seed, .num_pages = 60, .step_tokens = 1, .num_steps = 300, .faults = 0.02}).Run();
+  }
+}
+
+TEST_CASE("SchedulerWalk: steps planned ahead of the one that flies change nobody's tokens") {
+  uint64_t num_preemptions = 0;
+  for (uint32_t seed = 700; seed < 712; ++seed) {
+    Walk walk({.seed = seed,
+               .num_pages = 20 + static_cast<int32_t>(seed % 3) * 40,
+               .max_new = 40,
+               .departures = seed % 2 * 0.2,
+               .has_deadlines = seed % 2 == 1,
+               .pinned_share = seed % 4 == 0 ? 0.5 : 0,
+               .runs_ahead = true});
+    walk.Run();
+    CHECK(walk.num_ahead() > 100);
+    num_preemptions += walk.num_preemptions();
+  }
+  CHECK(num_preemptions > 100);
+}
+
+TEST_CASE("SchedulerWalk: steps planned ahead of one that breaks or gives unusable logits") {
+  for (uint32_t seed = 720; seed < 732; ++seed) {
+    Walk walk({.seed = seed,
+               .num_pages = 26,
+               .num_tenants = 2,
+               .max_new = 30,
+               .faults = 0.05,
+               .departures = 0.2,
+               .has_deadlines = true,
+               .has_equal_prompts = seed % 2 == 0,
+               .runs_ahead = true});
+    walk.Run();
+    CHECK(walk.num_ahead() > 100);
+  }
+}
+
+TEST_CASE("SchedulerWalk: narrow steps planned ahead, and no tenant's oldest request waits long") {
+  for (uint32_t seed = 740; seed < 744; ++seed) {
+    Walk({.seed = seed, .num_pages = 40, .step_tokens = 9, .max_sequences = 20, .num_tenants = 50, .runs_ahead = true})
+        .Run();
+    Walk({.seed = seed,
+          .num_pages = seed % 2 == 0 ? 200 : 800,
+          .max_sequences = seed % 2 == 0 ? 40 : 6,
+          .hoarded_new = 300,
+          .max_wait_steps = 120,
+          .runs_ahead = true})
+        .Run();
   }
 }
 
