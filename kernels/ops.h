@@ -3,6 +3,7 @@
 // The operations a model's forward pass is made of; one Args struct each. An op enters here only when a model calls it.
 // Shapes use T rows of a step, S sequences, H heads, G KV heads, D head dim, C hidden, F ffn, V vocab, P pages.
 // Called from the engine thread; calls take effect in order. No op allocates; scratch comes with ReserveWorkspace.
+// A backend may compute later: what an op writes for the host is there when the step was collected.
 // Pointers into matrices, weights' vectors and tables are the device's; spans and results are the host's.
 // REQUIRES on every Args: shapes as given; a violated one is our own fault and stops the process.
 #include <cstddef>
@@ -27,7 +28,7 @@ struct MatmulArgs {
 
 struct EmbedArgs {
   Matrix table;                      // [V, C] F32, F16 or BF16
-  absl::Span<const int32_t> tokens;  // [T], each in [0, V)
+  absl::Span<const int32_t> tokens;  // [T], each in [0, V) or a DrawnToken
   Matrix out;                        // [T, C]
   float scale = 1.0f;
 };
@@ -130,9 +131,13 @@ struct LogprobsArgs {
   absl::Span<SampleResult> results;  // one per row; token = target
 };
 
-// The rows of a step, laid out for the ops. Spans belong to the caller and hold until the step's results are read.
+// A token that the host does not know yet: the one that the row `index` of those given to Sample in the step before
+// draws, counted over its calls.
+constexpr int32_t DrawnToken(int32_t index) { return -1 - index; }
+
+// The rows of a step, laid out for the ops. Spans belong to the caller and hold until the step is ended.
 struct StepInputs {
-  absl::Span<const int32_t> tokens;     // [T]
+  absl::Span<const int32_t> tokens;     // [T], ids or DrawnToken
   absl::Span<const int32_t> positions;  // [T]
   absl::Span<const int64_t> slots;      // [T]
   absl::Span<const AttentionSequence> sequences;
@@ -169,8 +174,14 @@ class Ops {
   virtual absl::Status ReserveWorkspace(const StepLimits& limits) = 0;
   virtual size_t WorkspaceBytes(const StepLimits& limits) const = 0;
 
-  // Opens a step: Embed, RopeAppend and Attention are given these very spans until the next call.
+  // Opens a step: Embed, RopeAppend and Attention are given these very spans until EndStep. REQUIRES: at most one step
+  // is ended and not collected.
   virtual void BeginStep(const StepInputs& inputs) = 0;
+  // Closes it: nothing more is asked of it.
+  virtual void EndStep() = 0;
+  // Waits for the oldest step that was ended and not collected, and for no later one. The results of its Sample and
+  // Logprobs are filled when it returns; Internal: the first fault of anything launched.
+  virtual absl::Status CollectStep() = 0;
   // Calls body(num_rows), which launches the open step's layers on matrices of so many rows: the step's own, or more
   // when a backend replays a launch sequence recorded for a rounded number (at most max_rows; rows of padding are
   // computed and mean nothing). A recorded body is not called again, so it may depend on num_rows alone.
@@ -183,7 +194,7 @@ class Ops {
   virtual void Attention(const AttentionArgs& args) = 0;
   virtual void SwiGlu(const SwiGluArgs& args) = 0;
   virtual void GatherRows(const GatherRowsArgs& args) = 0;
-  virtual void Sample(const SampleArgs& args) = 0;  // results are filled when it returns, as are those of Logprobs
+  virtual void Sample(const SampleArgs& args) = 0;  // its rows are read at once, its results filled by CollectStep
   virtual void Logprobs(const LogprobsArgs& args) = 0;
 };
 

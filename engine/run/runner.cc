@@ -38,21 +38,51 @@ Runner::Runner(std::unique_ptr<Model> model, Device& device, const TokenVocabula
   bias_storage_.resize(static_cast<size_t>(model_->limits().max_logit_rows));
 }
 
-absl::Status Runner::Run(const StepPlan& plan, StepResult* result) {
-  result->step = plan.step;
-  result->sequences.assign(plan.sequences.size(), {});
+absl::Status Runner::Launch(const StepPlan& plan) {
+  MILLRACE_CHECK(num_launched_ - num_collected_ < 2, "at most two steps are in flight");
+  const Flight& before = flights_[(num_launched_ + 1) % 2];
+  Flight& flight = flights_[num_launched_++ % 2];
+  flight.result.step = plan.step;
+  flight.result.sequences.assign(plan.sequences.size(), {});
   if (grammar_masks_ != nullptr) grammar_masks_->BeginStep(plan);
-  LayOut(plan);
+  LayOut(plan, before);
   model_->Forward({.tokens = tokens_, .positions = positions_, .slots = slots_, .sequences = sequences_});
-  CollectWanted(plan);
+  CollectWanted(plan, flight);
+  MakeRoom(flight);
   const size_t max_chunk = static_cast<size_t>(model_->limits().max_logit_rows);
-  for (size_t begin = 0; begin < wanted_.size(); begin += max_chunk) {
-    RETURN_IF_ERROR(RunChunk(plan, absl::MakeSpan(wanted_).subspan(begin, max_chunk), result));
+  for (size_t begin = 0; begin < flight.wanted.size(); begin += max_chunk) {
+    RETURN_IF_ERROR(LaunchChunk(plan, begin, flight));
   }
-  return device_.Wait();
+  device_.ops().EndStep();
+  return absl::OkStatus();
 }
 
-void Runner::LayOut(const StepPlan& plan) {
+absl::Status Runner::Collect(StepResult* result) {
+  MILLRACE_CHECK(num_collected_ < num_launched_, "only a launched step is collected");
+  Flight& flight = flights_[num_collected_++ % 2];
+  RETURN_IF_ERROR(device_.ops().CollectStep());
+  for (size_t i = 0; i < flight.wanted.size(); ++i) {
+    const WantedRow& want = flight.wanted[i];
+    if (want.target == kWantEmbedding) continue;
+    SequenceResult& sequence = flight.result.sequences[static_cast<size_t>(want.sequence)];
+    const SampleResult& found = flight.results[i];
+    if (want.target >= 0) {
+      sequence.prompt_logprobs.push_back(ToTokenResult(found, want.num_top));
+    } else {
+      sequence.is_failed = found.is_failed;
+      sequence.sampled = ToTokenResult(found, want.num_top);
+    }
+  }
+  std::swap(*result, flight.result);
+  return absl::OkStatus();
+}
+
+absl::Status Runner::Run(const StepPlan& plan, StepResult* result) {
+  RETURN_IF_ERROR(Launch(plan));
+  return Collect(result);
+}
+
+void Runner::LayOut(const StepPlan& plan, const Flight& before) {
   tokens_.clear();
   positions_.clear();
   slots_.clear();
@@ -70,40 +100,68 @@ void Runner::LayOut(const StepPlan& plan) {
       const int64_t page = planned.pages[static_cast<size_t>(position / page_tokens)];
       slots_.push_back(page * page_tokens + position % page_tokens);
     }
+    if (planned.drawn_by < 0) continue;
+    const int32_t drawn = before.drawn_by_sequence[static_cast<size_t>(planned.drawn_by)];
+    MILLRACE_CHECK(tokens_.back() == kUnknownToken && drawn >= 0, "an unknown token is drawn by the step before");
+    tokens_.back() = DrawnToken(drawn);
   }
 }
 
 // Embeddings first, then rows to sample, then prompt rows: a chunk calls each op once.
-void Runner::CollectWanted(const StepPlan& plan) {
-  wanted_.clear();
+void Runner::CollectWanted(const StepPlan& plan, Flight& flight) {
+  flight.wanted.clear();
+  flight.drawn_by_sequence.assign(plan.sequences.size(), -1);
+  int32_t num_drawn = 0;
   for (const int32_t want : {kWantEmbedding, kWantSample}) {
     int32_t next_row = 0;
     for (size_t s = 0; s < plan.sequences.size(); ++s) {
       const PlannedSequence& planned = plan.sequences[s];
       next_row += planned.num_tokens;
       const int32_t wants = planned.request->kind == Request::Kind::kEmbed ? kWantEmbedding : kWantSample;
-      if (planned.samples && wants == want) wanted_.push_back({next_row - 1, static_cast<int32_t>(s), want});
+      if (!planned.samples || wants != want) continue;
+      const int32_t num_top = planned.request->sampling.num_top_logprobs;
+      flight.wanted.push_back({next_row - 1, static_cast<int32_t>(s), want, num_top});
+      if (want == kWantSample) flight.drawn_by_sequence[s] = num_drawn++;
     }
   }
   int32_t first_row = 0;
   for (size_t s = 0; s < plan.sequences.size(); ++s) {
     const PlannedSequence& planned = plan.sequences[s];
-    const bool wants_prompt = planned.request->sampling.num_prompt_logprobs >= 0;
-    for (int32_t i = 0; wants_prompt && i < planned.num_tokens; ++i) {
+    const int32_t num_top = planned.request->sampling.num_prompt_logprobs;
+    for (int32_t i = 0; num_top >= 0 && i < planned.num_tokens; ++i) {
       const int32_t next = planned.first_position + i + 1;
       if (next >= planned.num_prompt_tokens) break;
-      wanted_.push_back({first_row + i, static_cast<int32_t>(s), planned.tokens[static_cast<size_t>(next)]});
+      const int32_t target = planned.tokens[static_cast<size_t>(next)];
+      flight.wanted.push_back({first_row + i, static_cast<int32_t>(s), target, num_top});
     }
     first_row += planned.num_tokens;
   }
 }
 
-absl::Status Runner::RunChunk(const StepPlan& plan, absl::Span<const WantedRow> wanted, StepResult* result) {
+void Runner::MakeRoom(Flight& flight) {
+  flight.results.assign(flight.wanted.size(), {});
+  size_t num_top = 0;
+  for (const WantedRow& want : flight.wanted) num_top += static_cast<size_t>(std::max(want.num_top, 0));
+  flight.top.assign(num_top, {});
+  absl::Span<TokenLogprob> left = absl::MakeSpan(flight.top);
+  for (size_t i = 0; i < flight.wanted.size(); ++i) {
+    const size_t room = static_cast<size_t>(std::max(flight.wanted[i].num_top, 0));
+    flight.results[i].top = left.first(room);
+    left.remove_prefix(room);
+  }
+}
+
+// The wanted rows from `begin` on, as many as logits are computed of at once.
+absl::Status Runner::LaunchChunk(const StepPlan& plan, size_t begin, Flight& flight) {
+  const size_t max_chunk = static_cast<size_t>(model_->limits().max_logit_rows);
+  absl::Span<const WantedRow> wanted = absl::MakeConstSpan(flight.wanted).subspan(begin, max_chunk);
+  absl::Span<SampleResult> results = absl::MakeSpan(flight.results).subspan(begin, max_chunk);
   const auto first_sample =
       std::find_if(wanted.begin(), wanted.end(), [](auto& w) { return w.target > kWantEmbedding; });
   const size_t num_embeddings = static_cast<size_t>(first_sample - wanted.begin());
-  if (num_embeddings > 0) RETURN_IF_ERROR(Embeddings(wanted.subspan(0, num_embeddings), result));
-  wanted = wanted.subspan(num_embeddings);
+  if (num_embeddings > 0) RETURN_IF_ERROR(Embeddings(wanted.first(num_embeddings), &flight.result));
+  wanted.remove_prefix(num_embeddings);
+  results.remove_prefix(num_embeddings);
   if (wanted.empty()) return absl::OkStatus();
   chunk_rows_.clear();
   for (const WantedRow& want : wanted) chunk_rows_.push_back(want.row);
@@ -113,8 +171,8 @@ absl::Status Runner::RunChunk(const StepPlan& plan, absl::Span<const WantedRow> 
   Matrix prompt_logits = logits;
   prompt_logits.data = static_cast<float*>(logits.data) + static_cast<int64_t>(num_samples) * logits.stride;
   prompt_logits.rows = logits.rows - static_cast<int64_t>(num_samples);
-  if (prompt_logits.rows > 0) PromptLogprobs(plan, wanted.subspan(num_samples), prompt_logits, result);
-  if (num_samples > 0) SampleRows(plan, wanted.subspan(0, num_samples), logits, result);
+  if (prompt_logits.rows > 0) PromptLogprobs(wanted.subspan(num_samples), prompt_logits, results.subspan(num_samples));
+  if (num_samples > 0) SampleRows(plan, wanted.first(num_samples), logits, results.first(num_samples));
   return absl::OkStatus();
 }
 
@@ -136,28 +194,14 @@ absl::Status Runner::Embeddings(absl::Span<const WantedRow> wanted, StepResult* 
   return absl::OkStatus();
 }
 
-void Runner::PromptLogprobs(const StepPlan& plan, absl::Span<const WantedRow> wanted, Matrix logits,
-                            StepResult* result) {
+void Runner::PromptLogprobs(absl::Span<const WantedRow> wanted, Matrix logits, absl::Span<SampleResult> results) {
   int32_t max_top = 0;
   targets_.clear();
   for (const WantedRow& want : wanted) {
     targets_.push_back(want.target);
-    max_top =
-        std::max(max_top, plan.sequences[static_cast<size_t>(want.sequence)].request->sampling.num_prompt_logprobs);
+    max_top = std::max(max_top, want.num_top);
   }
-  sample_results_.assign(wanted.size(), {});
-  top_storage_.assign(wanted.size() * static_cast<size_t>(max_top), {});
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    sample_results_[i].top =
-        absl::MakeSpan(top_storage_).subspan(i * static_cast<size_t>(max_top), static_cast<size_t>(max_top));
-  }
-  device_.ops().Logprobs(
-      {.logits = logits, .targets = targets_, .num_top = max_top, .results = absl::MakeSpan(sample_results_)});
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    const size_t sequence = static_cast<size_t>(wanted[i].sequence);
-    const int32_t num_top = plan.sequences[sequence].request->sampling.num_prompt_logprobs;
-    result->sequences[sequence].prompt_logprobs.push_back(ToTokenResult(sample_results_[i], num_top));
-  }
+  device_.ops().Logprobs({.logits = logits, .targets = targets_, .num_top = max_top, .results = results});
 }
 
 SampleRow Runner::MakeSampleRow(const PlannedSequence& planned, int32_t logit_row) {
@@ -192,26 +236,14 @@ SampleRow Runner::MakeSampleRow(const PlannedSequence& planned, int32_t logit_ro
   return row;
 }
 
-void Runner::SampleRows(const StepPlan& plan, absl::Span<const WantedRow> wanted, Matrix logits, StepResult* result) {
+void Runner::SampleRows(const StepPlan& plan, absl::Span<const WantedRow> wanted, Matrix logits,
+                        absl::Span<SampleResult> results) {
   sample_rows_.clear();
-  int32_t max_top = 0;
   for (size_t i = 0; i < wanted.size(); ++i) {
     sample_rows_.push_back(
         MakeSampleRow(plan.sequences[static_cast<size_t>(wanted[i].sequence)], static_cast<int32_t>(i)));
-    max_top = std::max(max_top, sample_rows_.back().num_top_logprobs);
   }
-  sample_results_.assign(wanted.size(), {});
-  top_storage_.assign(wanted.size() * static_cast<size_t>(max_top), {});
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    const size_t num_top = static_cast<size_t>(std::max(sample_rows_[i].num_top_logprobs, 0));
-    sample_results_[i].top = absl::MakeSpan(top_storage_).subspan(i * static_cast<size_t>(max_top), num_top);
-  }
-  device_.ops().Sample({.logits = logits, .rows = sample_rows_, .results = absl::MakeSpan(sample_results_)});
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    SequenceResult& sequence = result->sequences[static_cast<size_t>(wanted[i].sequence)];
-    sequence.is_failed = sample_results_[i].is_failed;
-    sequence.sampled = ToTokenResult(sample_results_[i], sample_rows_[i].num_top_logprobs);
-  }
+  device_.ops().Sample({.logits = logits, .rows = sample_rows_, .results = results});
 }
 
 }  // namespace millrace

@@ -3,6 +3,7 @@
 // The CPU backend's Ops: forwards each operation to its file in kernels/cpu, with the threads and the instruction set
 // chosen at start. Owned by CpuDevice; engine thread (Pack: the loading thread before that).
 #include <memory>
+#include <vector>
 
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/op_context.h"
@@ -25,6 +26,8 @@ class CpuOps final : public Ops {
   absl::Status ReserveWorkspace(const StepLimits& limits) override;
   size_t WorkspaceBytes(const StepLimits& limits) const override;
   void BeginStep(const StepInputs& inputs) override;
+  void EndStep() override {}
+  absl::Status CollectStep() override { return absl::OkStatus(); }  // everything was computed at once
   void Replay(absl::FunctionRef<void(int64_t num_rows)> body) override;
 
   void Matmul(const MatmulArgs& args) override;
@@ -41,7 +44,8 @@ class CpuOps final : public Ops {
   ThreadPool pool_;
   const OpContext context_;
   MatmulWorkspace matmul_workspace_;
-  int64_t step_rows_ = 0;
+  std::vector<int32_t> tokens_;  // of the step, drawn ones filled in
+  std::vector<int32_t> drawn_;   // by the step so far
 };
 
 }  // namespace millrace::cpu

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// out[t] = table[tokens[t]] * scale, one block a row; limited by memory.
+// out[t] = table[token of t] * scale, one block a row; limited by memory.
 #include <type_traits>
 
 #include "kernels/check.h"
@@ -17,6 +17,7 @@ struct EmbedParams {
   int64_t table_stride;
   int64_t cols;
   const int32_t* tokens;
+  const DeviceSampleResult* drawn;
   uint16_t* out;
   int64_t out_stride;
   float scale;
@@ -38,7 +39,8 @@ __global__ void __launch_bounds__(kMaxRowThreads) EmbedKernel(const EmbedParams 
   const int64_t row = blockIdx.x;
   uint16_t* out = params.out + row * params.out_stride;
   ptx::GridDependencyWait();
-  const int64_t token = params.tokens[row];
+  int64_t token = params.tokens[row];
+  if (token < 0 && params.drawn != nullptr) token = params.drawn[-1 - token].token;
   const bool is_known = token >= 0 && token < params.table_rows;
   const float scale = is_known ? params.scale : __uint_as_float(0x7fc00000u);  // NaN: the fault stays visible
   const int64_t stride = static_cast<int64_t>(blockDim.x) * kVector;
@@ -75,9 +77,15 @@ cudaError_t LaunchEmbed(const EmbedLaunch& launch, cudaStream_t stream) {
   const Kernel kernel = is_bf16 ? KernelOf<Bf16>(launch.table.dtype) : KernelOf<F16>(launch.table.dtype);
   MILLRACE_CHECK(kernel != nullptr, "an embedding table is F32, F16 or BF16");
   if (launch.out.rows == 0) return cudaSuccess;
-  const EmbedParams params = {launch.table.data, launch.table.rows, launch.table.stride,
-                              launch.table.cols, launch.tokens,     static_cast<uint16_t*>(launch.out.data),
-                              launch.out.stride, launch.scale};
+  const EmbedParams params = {launch.table.data,
+                              launch.table.rows,
+                              launch.table.stride,
+                              launch.table.cols,
+                              launch.tokens,
+                              launch.drawn,
+                              static_cast<uint16_t*>(launch.out.data),
+                              launch.out.stride,
+                              launch.scale};
   return Launch(kernel,
                 {.grid = dim3(static_cast<unsigned>(launch.out.rows)),
                  .block = dim3(static_cast<unsigned>(RowThreads(launch.table.cols))),

@@ -46,15 +46,21 @@ class Drawn {
   }
   const std::vector<SampleResult>& Sample(const std::vector<SampleRow>& rows) {
     device_->ops().Sample({.logits = matrix_, .rows = rows, .results = absl::MakeSpan(results_)});
-    return results_;
+    return Collected();
   }
   const std::vector<SampleResult>& Logprobs(const std::vector<int32_t>& targets) {
     device_->ops().Logprobs(
         {.logits = matrix_, .targets = targets, .num_top = kNumTop, .results = absl::MakeSpan(results_)});
-    return results_;
+    return Collected();
   }
 
  private:
+  const std::vector<SampleResult>& Collected() {
+    device_->ops().EndStep();
+    REQUIRE(device_->ops().CollectStep().ok());
+    return results_;
+  }
+
   static constexpr int kNumTop = 3;
   const std::unique_ptr<Device> device_;
   const std::unique_ptr<Buffer> logits_;
@@ -155,6 +161,8 @@ TEST_CASE("CudaDevice: the first fault is told by every later wait, with what wa
   const std::vector<SampleRow> rows = {{.row = 0}};
   const Matrix logits{.data = nullptr, .rows = 1, .cols = 200, .stride = 200};
   device->ops().Sample({.logits = logits, .rows = rows, .results = absl::MakeSpan(results)});
+  device->ops().EndStep();
+  CHECK(device->ops().CollectStep().code() == absl::StatusCode::kInternal);
   CHECK(results[0].is_failed);
 }
 

@@ -29,8 +29,9 @@ absl::Status StagedMemory::Reserve(size_t num_bytes, CudaStream& stream) {
   static_cast<void>(cudaFreeHost(host_));
   host_ = nullptr;
   void* host = nullptr;
-  RETURN_IF_ERROR(ToStatus(cudaHostAlloc(&host, num_bytes, cudaHostAllocDefault), "allocating pinned host memory"));
+  RETURN_IF_ERROR(ToStatus(cudaHostAlloc(&host, 2 * num_bytes, cudaHostAllocDefault), "allocating pinned host memory"));
   host_ = static_cast<uint8_t*>(host);
+  num_bytes_ = num_bytes;
   ASSIGN_OR_RETURN(memory_, DeviceMemory::Allocate(num_bytes, stream));
   device_ = static_cast<uint8_t*>(memory_->data());
   return absl::OkStatus();
@@ -38,13 +39,13 @@ absl::Status StagedMemory::Reserve(size_t num_bytes, CudaStream& stream) {
 
 void StagedMemory::Upload(size_t begin, size_t end, CudaStream& stream) const {
   if (begin == end) return;
-  stream.Keep(cudaMemcpyAsync(device_ + begin, host_ + begin, end - begin, cudaMemcpyHostToDevice, stream.get()),
+  stream.Keep(cudaMemcpyAsync(device_ + begin, host<uint8_t>(begin), end - begin, cudaMemcpyHostToDevice, stream.get()),
               "copying a step's inputs");
 }
 
 void StagedMemory::Download(size_t begin, size_t end, CudaStream& stream) const {
   if (begin == end) return;
-  stream.Keep(cudaMemcpyAsync(host_ + begin, device_ + begin, end - begin, cudaMemcpyDeviceToHost, stream.get()),
+  stream.Keep(cudaMemcpyAsync(host<uint8_t>(begin), device_ + begin, end - begin, cudaMemcpyDeviceToHost, stream.get()),
               "copying a step's results");
 }
 

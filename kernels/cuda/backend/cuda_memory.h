@@ -2,6 +2,7 @@
 #pragma once
 // Memory of the device, memory of the host that the device can copy from at full speed, and pairs of both in which
 // arrays are laid out once and then filled and copied step by step. Freed when dropped.
+// The host's side is there twice: one step is laid out while the one before may still be copied.
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
@@ -45,7 +46,7 @@ class ArrayLayout {
   size_t num_bytes_ = 0;
 };
 
-// The same arrays at the same offsets in pinned host memory and on the device.
+// The same arrays at the same offsets on the device and, twice, in pinned host memory.
 class StagedMemory {
  public:
   StagedMemory() = default;
@@ -54,9 +55,15 @@ class StagedMemory {
   StagedMemory& operator=(const StagedMemory&) = delete;
 
   absl::Status Reserve(size_t num_bytes, CudaStream& stream);
+  // Which of the host's two sides is meant from now on: 0 or 1.
+  void Choose(int side) { chosen_ = side; }
   template <typename T>
   T* host(size_t offset) const {
-    return reinterpret_cast<T*>(host_ + offset);
+    return host_of_side<T>(chosen_, offset);
+  }
+  template <typename T>
+  T* host_of_side(int side, size_t offset) const {
+    return reinterpret_cast<T*>(host_ + static_cast<size_t>(side) * num_bytes_ + offset);
   }
   template <typename T>
   T* device(size_t offset) const {
@@ -67,6 +74,8 @@ class StagedMemory {
   void Download(size_t begin, size_t end, CudaStream& stream) const;
 
  private:
+  size_t num_bytes_ = 0;  // of the device's side
+  int chosen_ = 0;
   uint8_t* host_ = nullptr;
   uint8_t* device_ = nullptr;
   std::unique_ptr<DeviceMemory> memory_;

@@ -89,6 +89,7 @@ absl::Status CudaOps::ReserveWorkspace(const StepLimits& limits) {
   limits_ = limits;
   RETURN_IF_ERROR(staging_.Reserve(limits, stream_));
   RETURN_IF_ERROR(sampler_.Reserve(limits, stream_));
+  for (CudaEvent& event : step_done_) RETURN_IF_ERROR(event.Create());
   ASSIGN_OR_RETURN(matmul_workspace_, DeviceMemory::Allocate(MatmulBytes(limits), stream_));
   ASSIGN_OR_RETURN(attention_plan_, DeviceMemory::Allocate(PlanBytes(limits), stream_));
   ASSIGN_OR_RETURN(attention_workspace_, DeviceMemory::Allocate(AttentionBytes(limits), stream_));
@@ -103,6 +104,12 @@ absl::Status CudaOps::ReserveWorkspace(const StepLimits& limits) {
 
 void CudaOps::BeginStep(const StepInputs& inputs) {
   static_cast<void>(cudaSetDevice(config_.ordinal));
+  MILLRACE_CHECK(num_ended_ - num_collected_ < 2, "at most one step is ended and not collected");
+  if (is_step_open_) static_cast<void>(stream_.Synchronize());  // its side is used again
+  is_step_open_ = true;
+  const int side = static_cast<int>(num_ended_ % 2);
+  staging_.BeginStep(side);
+  sampler_.BeginStep(side);
   const int64_t num_rows = static_cast<int64_t>(inputs.tokens.size());
   const int64_t num_sequences = static_cast<int64_t>(inputs.sequences.size());
   step_ = {.tokens = inputs.tokens.data(),
@@ -118,6 +125,19 @@ void CudaOps::BeginStep(const StepInputs& inputs) {
   }
   quantized_reader_ = nullptr;
   staging_.Upload(inputs, step_.num_rows, stream_);
+}
+
+void CudaOps::EndStep() {
+  is_step_open_ = false;
+  step_done_[num_ended_++ % 2].Record(stream_);
+}
+
+absl::Status CudaOps::CollectStep() {
+  MILLRACE_CHECK(num_collected_ < num_ended_, "only a step that was ended is collected");
+  const size_t side = num_collected_++ % 2;
+  const absl::Status status = step_done_[side].Synchronize(stream_);
+  sampler_.Collect(static_cast<int>(side), stream_);
+  return status;
 }
 
 void CudaOps::Replay(absl::FunctionRef<void(int64_t num_rows)> body) {
@@ -166,7 +186,11 @@ void CudaOps::Matmul(const MatmulArgs& args) {
 
 void CudaOps::Embed(const EmbedArgs& args) {
   MILLRACE_CHECK(args.tokens.data() == step_.tokens && args.out.rows == step_.num_rows, "the open step's tokens");
-  stream_.Keep(LaunchEmbed({.table = args.table, .tokens = staging_.tokens(), .out = args.out, .scale = args.scale},
+  stream_.Keep(LaunchEmbed({.table = args.table,
+                            .tokens = staging_.tokens(),
+                            .drawn = sampler_.drawn(),
+                            .out = args.out,
+                            .scale = args.scale},
                            stream_.get()),
                "embedding");
 }

@@ -2,6 +2,8 @@
 #pragma once
 // The CUDA backend's Ops: checks the arguments and calls the launcher of each operation. Activations are bfloat16.
 // Owned by CudaDevice; engine thread (Pack: the loading thread before that).
+#include <array>
+#include <cstdint>
 #include <memory>
 
 #include "kernels/cuda/backend/cublaslt.h"
@@ -35,6 +37,8 @@ class CudaOps final : public Ops {
   absl::Status ReserveWorkspace(const StepLimits& limits) override;
   size_t WorkspaceBytes(const StepLimits& limits) const override;
   void BeginStep(const StepInputs& inputs) override;
+  void EndStep() override;
+  absl::Status CollectStep() override;
   void Replay(absl::FunctionRef<void(int64_t num_rows)> body) override;
 
   void Matmul(const MatmulArgs& args) override;
@@ -70,6 +74,10 @@ class CudaOps final : public Ops {
   StepLimits limits_;
   StepStaging staging_;
   Sampler sampler_;
+  std::array<CudaEvent, 2> step_done_;  // step s has event and side s % 2
+  bool is_step_open_ = false;
+  uint64_t num_ended_ = 0;
+  uint64_t num_collected_ = 0;
   std::unique_ptr<GraphCache> graphs_;
   std::unique_ptr<DeviceMemory> matmul_workspace_;
   std::unique_ptr<DeviceMemory> cublaslt_workspace_;

@@ -27,15 +27,28 @@ CudaStream::~CudaStream() {
 }
 
 void CudaStream::Keep(cudaError_t error, std::string_view what) {
-  is_idle_ = false;
   if (error != cudaSuccess && first_error_.ok()) first_error_ = ToStatus(error, what);
 }
 
 absl::Status CudaStream::Synchronize() {
   Keep(cudaStreamSynchronize(stream_), "a step");
-  is_idle_ = true;
-  ++num_waits_;
   return first_error_;
+}
+
+CudaEvent::~CudaEvent() {
+  if (event_ != nullptr) static_cast<void>(cudaEventDestroy(event_));
+}
+
+absl::Status CudaEvent::Create() {
+  if (event_ != nullptr) return absl::OkStatus();
+  return ToStatus(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "creating an event");
+}
+
+void CudaEvent::Record(CudaStream& stream) { stream.Keep(cudaEventRecord(event_, stream.get()), "a step"); }
+
+absl::Status CudaEvent::Synchronize(CudaStream& stream) {
+  stream.Keep(cudaEventSynchronize(event_), "a step");
+  return stream.first_error();
 }
 
 }  // namespace millrace::cuda

@@ -31,9 +31,6 @@ class CudaStream {
   void Keep(cudaError_t error, std::string_view what);
   // Waits for everything launched; the first error, if there was one.
   absl::Status Synchronize();
-  // Nothing was launched since Synchronize: staged memory may be written again.
-  bool is_idle() const { return is_idle_; }
-  int64_t num_waits() const { return num_waits_; }  // calls of Synchronize so far
 
   absl::Status first_error() const { return first_error_; }
   void set_first_error(absl::Status error) { first_error_ = std::move(error); }
@@ -42,9 +39,25 @@ class CudaStream {
   explicit CudaStream(cudaStream_t stream) : stream_(stream) {}
 
   const cudaStream_t stream_;
-  bool is_idle_ = true;
-  int64_t num_waits_ = 0;
   absl::Status first_error_;
+};
+
+// A place in the stream's work that the host can wait for.
+class CudaEvent {
+ public:
+  CudaEvent() = default;
+  ~CudaEvent();
+  CudaEvent(const CudaEvent&) = delete;
+  CudaEvent& operator=(const CudaEvent&) = delete;
+
+  absl::Status Create();
+  // After everything launched so far. REQUIRES: created.
+  void Record(CudaStream& stream);
+  // Waits until the place was reached; the stream's first error, if there was one.
+  absl::Status Synchronize(CudaStream& stream);
+
+ private:
+  cudaEvent_t event_ = nullptr;
 };
 
 }  // namespace millrace::cuda

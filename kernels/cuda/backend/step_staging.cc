@@ -9,7 +9,8 @@ namespace millrace::cuda {
 
 StepStaging::Layout::Layout(const StepLimits& limits) {
   ArrayLayout arrays;
-  gathered = arrays.Add<int32_t>(limits.max_logit_rows);
+  max_gathered = static_cast<size_t>(std::max(limits.max_rows, limits.max_logit_rows));
+  gathered = arrays.Add<int32_t>(static_cast<int64_t>(max_gathered));
   tokens = arrays.Add<int32_t>(limits.max_rows);
   positions = arrays.Add<int32_t>(limits.max_rows);
   slots = arrays.Add<int64_t>(limits.max_rows);
@@ -27,12 +28,16 @@ absl::Status StepStaging::Reserve(const StepLimits& limits, CudaStream& stream) 
   return memory_.Reserve(layout_.num_bytes, stream);
 }
 
+void StepStaging::BeginStep(int side) {
+  memory_.Choose(side);
+  num_gathered_ = 0;
+}
+
 void StepStaging::Upload(const StepInputs& inputs, int64_t num_rows, CudaStream& stream) {
   const int64_t given_rows = static_cast<int64_t>(inputs.tokens.size());
   const int64_t given_sequences = static_cast<int64_t>(inputs.sequences.size());
   MILLRACE_CHECK(given_rows <= num_rows && num_rows <= limits_.max_rows && given_sequences <= limits_.max_sequences,
                  "a step is larger than what was reserved");
-  if (!stream.is_idle()) static_cast<void>(stream.Synchronize());
   int32_t* tokens = memory_.host<int32_t>(layout_.tokens);
   int32_t* positions = memory_.host<int32_t>(layout_.positions);
   int64_t* slots = memory_.host<int64_t>(layout_.slots);
@@ -64,12 +69,15 @@ int64_t StepStaging::LayOutSequences(absl::Span<const AttentionSequence> sequenc
 
 const int32_t* StepStaging::UploadRows(absl::Span<const int32_t> rows, CudaStream& stream) {
   MILLRACE_CHECK(static_cast<int64_t>(rows.size()) <= limits_.max_logit_rows, "more rows than were reserved");
-  // The rows before may still be on their way.
-  if (gathered_before_wait_ == stream.num_waits()) static_cast<void>(stream.Synchronize());
-  gathered_before_wait_ = stream.num_waits();
-  std::copy(rows.begin(), rows.end(), memory_.host<int32_t>(layout_.gathered));
-  memory_.Upload(layout_.gathered, layout_.gathered + rows.size() * sizeof(int32_t), stream);
-  return memory_.device<int32_t>(layout_.gathered);
+  if (num_gathered_ + rows.size() > layout_.max_gathered) {
+    static_cast<void>(stream.Synchronize());  // those before may still be on their way
+    num_gathered_ = 0;
+  }
+  const size_t begin = layout_.gathered + num_gathered_ * sizeof(int32_t);
+  num_gathered_ += rows.size();
+  std::copy(rows.begin(), rows.end(), memory_.host<int32_t>(begin));
+  memory_.Upload(begin, begin + rows.size() * sizeof(int32_t), stream);
+  return memory_.device<int32_t>(begin);
 }
 
 }  // namespace millrace::cuda

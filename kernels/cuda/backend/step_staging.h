@@ -17,10 +17,12 @@ class StepStaging {
   static size_t NumBytes(const StepLimits& limits);
   absl::Status Reserve(const StepLimits& limits, CudaStream& stream);
 
+  // A new step, laid out on this side of the host's memory. REQUIRES: what was laid out there before is copied.
+  void BeginStep(int side);
   // Padded to num_rows rows and, in a step of single rows, as many sequences: padding stores nothing and attends to
-  // nothing. REQUIRES: within the limits. Waits if the stream may still read the step before.
+  // nothing. REQUIRES: within the limits.
   void Upload(const StepInputs& inputs, int64_t num_rows, CudaStream& stream);
-  // For one GatherRows; valid until the next call.
+  // For one GatherRows; valid until the next call. Waits only if more rows are gathered than the step can have.
   const int32_t* UploadRows(absl::Span<const int32_t> rows, CudaStream& stream);
 
   const int32_t* tokens() const { return memory_.device<int32_t>(layout_.tokens); }
@@ -33,6 +35,7 @@ class StepStaging {
   struct Layout {
     Layout() = default;
     explicit Layout(const StepLimits& limits);
+    size_t max_gathered = 0;
     size_t gathered = 0, tokens = 0, positions = 0, slots = 0, sequences = 0, pages = 0, num_bytes = 0;
   };
   // Returns how many pages they have together.
@@ -41,7 +44,7 @@ class StepStaging {
   StepLimits limits_;
   Layout layout_;
   StagedMemory memory_;
-  int64_t gathered_before_wait_ = -1;  // the stream's waits when rows were last uploaded
+  size_t num_gathered_ = 0;  // rows of the step, so far
 };
 
 }  // namespace millrace::cuda
