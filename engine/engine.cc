@@ -36,12 +36,16 @@ class LoadedEngine final : public Engine {
         memory_report_(std::move(memory_report)),
         vocabulary_(*text_.tokenizer, info_.vocab_tokens) {}
 
-  absl::Status Start(std::unique_ptr<Model> model, std::function<void(const StepStats&)> on_step) {
+  absl::Status Start(std::unique_ptr<Model> model, StepOrder order, std::function<void(const StepStats&)> on_step) {
     ASSIGN_OR_RETURN(std::unique_ptr<Scheduler> scheduler, Scheduler::Create(config_));
     runner_ = std::make_unique<Runner>(std::move(model), *device_, &vocabulary_);
+    // On a device that shares the host's memory a step is computed while it is launched: there is nothing to overlap.
+    if (order == StepOrder::kAuto) order = device_->shares_host_memory() ? StepOrder::kPlain : StepOrder::kAhead;
     loop_ = std::make_unique<StepLoop>(
         std::move(scheduler), config_,
-        [runner = runner_.get()](const StepPlan& plan, StepResult* result) { return runner->Run(plan, result); },
+        StepFunctions{.launch = [runner = runner_.get()](const StepPlan& plan) { return runner->Launch(plan); },
+                      .collect = [runner = runner_.get()](StepResult* result) { return runner->Collect(result); },
+                      .order = order},
         std::move(on_step));
     loop_->Start();
     return WarmUp();
@@ -134,7 +138,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& opti
   config.max_model_tokens = plan.max_model_tokens;
   auto engine = std::make_unique<LoadedEngine>(std::move(device), std::move(info), std::move(text), config,
                                                FormatMemoryPlan(plan));
-  RETURN_IF_ERROR(engine->Start(std::move(model), options.on_step));
+  RETURN_IF_ERROR(engine->Start(std::move(model), options.step_order, options.on_step));
   return engine;
 }
 

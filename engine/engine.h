@@ -57,11 +57,15 @@ struct StepStats {
   int32_t num_prefill_rows = 0;
   int32_t num_decode_rows = 0;
   int32_t num_sequences = 0;
-  absl::Duration plan_time, run_time, commit_time;
+  absl::Duration plan_time, run_time, commit_time;  // run: launching it and waiting for it
   SchedulerStats scheduler;
   // Of each cancelled request whose pages were freed before this step: steps begun between Cancel() and the freeing.
   std::vector<uint64_t> disconnect_steps;
 };
+
+// In which order a step is planned, launched, waited for and learnt from. Ahead: the next one is planned and launched
+// before the one that is being computed is waited for. Tokens are the same.
+enum class StepOrder { kAuto, kPlain, kAhead };  // kAuto: ahead on devices that compute beside the host
 
 struct EngineOptions {
   std::string model_dir;                // Hugging Face directory or .gguf file
@@ -76,6 +80,7 @@ struct EngineOptions {
   double memory_utilization = 0.9;      // share of available memory the plan may use
   int64_t kv_cache_bytes = 0;           // 0: what the utilisation leaves (bounded by max_sequences * max_model_tokens)
   uint64_t dummy_seed = 0;
+  StepOrder step_order = StepOrder::kAuto;
   SchedulerConfig scheduler;  // num_pages and max_model_tokens are filled in by the memory plan
   std::function<void(std::string_view stage, double fraction)> on_progress;  // loading; may be null
   std::function<void(std::string_view table)> on_memory_plan;                // before loading; may be null

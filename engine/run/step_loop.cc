@@ -9,9 +9,12 @@
 
 namespace millrace {
 
-StepLoop::StepLoop(std::unique_ptr<Scheduler> scheduler, SchedulerConfig config, RunStep run_step,
+StepLoop::StepLoop(std::unique_ptr<Scheduler> scheduler, SchedulerConfig config, StepFunctions functions,
                    std::function<void(const StepStats&)> on_step)
-    : config_(config), run_step_(std::move(run_step)), on_step_(std::move(on_step)), scheduler_(std::move(scheduler)) {
+    : config_(config),
+      functions_(std::move(functions)),
+      on_step_(std::move(on_step)),
+      scheduler_(std::move(scheduler)) {
   absl::MutexLock lock(&mu_);
   stats_ = scheduler_->stats();
 }
@@ -118,7 +121,7 @@ StepLoop::Inbox StepLoop::TakeInbox(bool wait) {
   return std::exchange(inbox_, Inbox());
 }
 
-void StepLoop::Apply(Inbox inbox, StepStats& stats) {
+void StepLoop::Apply(Inbox inbox) {
   uint64_t begun = 0;
   {
     absl::MutexLock lock(&mu_);
@@ -133,58 +136,87 @@ void StepLoop::Apply(Inbox inbox, StepStats& stats) {
   }
   for (const auto& [id, begun_at_cancel] : inbox.cancelled) {
     scheduler_->Cancel(id);
-    stats.disconnect_steps.push_back(begun - begun_at_cancel);
+    disconnect_steps_.push_back(begun - begun_at_cancel);
   }
   for (const RequestId id : inbox.finished) scheduler_->Finish(id);
   for (const uint64_t session : inbox.released) scheduler_->ReleaseSession(session);
   Deliver(std::move(refused));
 }
 
-// One turn of decide, act, learn. False when there was nothing to compute.
+// One turn of decide, act, learn: of the oldest step in flight. False when there was nothing to compute.
 bool StepLoop::Step(StepStats& stats) {
+  if (flights_.empty() && !Launch()) return false;
+  if (functions_.order == StepOrder::kAhead && device_status_.ok() && scheduler_->CanPlanAhead()) Launch();
+  Collect(stats);
+  return true;
+}
+
+// False: nothing was planned.
+bool StepLoop::Launch() {
   const absl::Time plan_begin = absl::Now();
   const StepPlan& plan = scheduler_->Plan(plan_begin);
   Deliver(scheduler_->TakeEvents());
   if (plan.empty()) return false;
+  StepStats& stats = flights_.emplace_back();
   stats.step = plan.step;
   stats.num_sequences = static_cast<int32_t>(plan.sequences.size());
   for (const PlannedSequence& planned : plan.sequences) {
     const bool is_decode = planned.first_position >= planned.num_prompt_tokens;
     (is_decode ? stats.num_decode_rows : stats.num_prefill_rows) += planned.num_tokens;
   }
-  const absl::Time run_begin = absl::Now();
+  stats.disconnect_steps = std::exchange(disconnect_steps_, {});
+  stats.plan_time = absl::Now() - plan_begin;
+  {
+    absl::MutexLock lock(&mu_);
+    ++num_steps_begun_;
+  }
+  Compute(stats, [&] { return functions_.launch(plan); });
+  return true;
+}
+
+void StepLoop::Collect(StepStats& stats) {
+  stats = std::move(flights_.front());
+  flights_.pop_front();
+  if (device_status_.ok()) Compute(stats, [&] { return functions_.collect(&result_); });
+  const absl::Time run_end = absl::Now();
+  {
+    absl::MutexLock lock(&mu_);
+    step_end_ = run_end;
+  }
+  const bool is_usable = device_status_.ok();
+  if (!is_usable) flights_.clear();
+  Deliver(is_usable ? scheduler_->Commit(result_, run_end) : scheduler_->Abort());
+  stats.commit_time = absl::Now() - run_end;
+}
+
+// Where a step may hang.
+void StepLoop::Compute(StepStats& stats, absl::FunctionRef<absl::Status()> body) {
+  const absl::Time begin = absl::Now();
   {
     absl::MutexLock lock(&mu_);
     is_in_step_ = true;
     Beat();
-    ++num_steps_begun_;
   }
-  const absl::Status status = run_step_(plan, &result_);
-  const absl::Time run_end = absl::Now();
+  device_status_ = body();
   {
     absl::MutexLock lock(&mu_);
     is_in_step_ = false;
     Beat();
-    is_failed_ = is_failed_ || !status.ok();
-    step_end_ = run_end;
+    is_failed_ = is_failed_ || !device_status_.ok();
   }
-  std::vector<TokenEvent> events = status.ok() ? scheduler_->Commit(result_, run_end) : scheduler_->Abort();
-  stats.plan_time = run_begin - plan_begin;
-  stats.run_time = run_end - run_begin;
-  Deliver(std::move(events));
-  stats.commit_time = absl::Now() - run_end;
-  return true;
+  stats.run_time += absl::Now() - begin;
 }
 
 void StepLoop::Run() {
   while (true) {
-    StepStats stats;
-    Apply(TakeInbox(/*wait=*/scheduler_->Idle()), stats);
+    Apply(TakeInbox(/*wait=*/scheduler_->Idle() && flights_.empty()));
     {
       absl::MutexLock lock(&mu_);
       if (is_stopping_ || is_failed_) break;
     }
+    StepStats stats;
     const bool has_stepped = Step(stats);
+    if (!has_stepped) stats.disconnect_steps = std::exchange(disconnect_steps_, {});
     next_deadline_ = scheduler_->NextDeadline();
     PublishStats();
     stats.scheduler = scheduler_->stats();
@@ -195,6 +227,7 @@ void StepLoop::Run() {
       Rest(std::min(next_deadline_, absl::Now() + absl::Milliseconds(100)));
     }
   }
+  for (; device_status_.ok() && !flights_.empty(); flights_.pop_front()) device_status_ = functions_.collect(&result_);
   FailAll();
 }
 

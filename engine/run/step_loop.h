@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 // The step loop and its thread: takes requests from an inbox, drives Scheduler and Runner, gives events to sinks.
+// The plain order of its verbs is plan, launch, collect, commit; ahead, the next step is planned and launched before
+// the one in flight is collected, wherever the scheduler can (Scheduler::CanPlanAhead). Both give the same tokens.
 // Threads: Submit/Cancel/Finish/stats from any; Run on the engine thread; CheckHealth from a watchdog.
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <thread>
@@ -11,17 +14,23 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
 #include "absl/synchronization/mutex.h"
 #include "engine/engine.h"
 
 namespace millrace {
 
-// Computes a plan. The engine's is Runner::Run; tests script it.
-using RunStep = std::function<absl::Status(const StepPlan&, StepResult*)>;
+// Computes plans in their order: launch begins one, collect waits for the oldest begun and gives its results. At most
+// two are begun and not collected. The engine's is the Runner; tests script it.
+struct StepFunctions {
+  std::function<absl::Status(const StepPlan&)> launch;
+  std::function<absl::Status(StepResult*)> collect;
+  StepOrder order = StepOrder::kPlain;  // kAuto is kPlain
+};
 
 class StepLoop {
  public:
-  StepLoop(std::unique_ptr<Scheduler> scheduler, SchedulerConfig config, RunStep run_step,
+  StepLoop(std::unique_ptr<Scheduler> scheduler, SchedulerConfig config, StepFunctions functions,
            std::function<void(const StepStats&)> on_step);
   ~StepLoop();  // stops: every live request finishes with kError
 
@@ -49,8 +58,11 @@ class StepLoop {
 
   void Run();
   Inbox TakeInbox(bool wait);
-  void Apply(Inbox inbox, StepStats& stats);
+  void Apply(Inbox inbox);
   bool Step(StepStats& stats);
+  bool Launch();
+  void Collect(StepStats& stats);
+  void Compute(StepStats& stats, absl::FunctionRef<absl::Status()> body);
   void Deliver(std::vector<TokenEvent> events);
   void Cancel(RequestId id);
   void Forget(RequestId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -65,12 +77,15 @@ class StepLoop {
   absl::Status CheckAdmissible(const Request& request) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const SchedulerConfig config_;
-  const RunStep run_step_;
+  const StepFunctions functions_;
   const std::function<void(const StepStats&)> on_step_;
 
   // Engine thread only.
   const std::unique_ptr<Scheduler> scheduler_;
   StepResult result_;
+  std::deque<StepStats> flights_;           // of the steps launched and not collected
+  std::vector<uint64_t> disconnect_steps_;  // told with the next step that is planned
+  absl::Status device_status_;              // the first failure: nothing is computed after it
 
   mutable absl::Mutex mu_;
   Inbox inbox_ ABSL_GUARDED_BY(mu_);

@@ -7,6 +7,7 @@
 
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "tests/support/computed_step.h"
 
 namespace millrace {
 namespace {
@@ -49,15 +50,17 @@ class Events {
   FinishReason finish_ = FinishReason::kNone;
 };
 
-// The next token is the last one plus one.
+// The next token is the last one plus one, which the position tells where the last one is not known yet.
 absl::Status CountUp(const StepPlan& plan, StepResult* result) {
   result->step = plan.step;
   result->sequences.assign(plan.sequences.size(), {});
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
     const PlannedSequence& planned = plan.sequences[i];
     if (!planned.samples) continue;
-    const size_t last = static_cast<size_t>(planned.first_position + planned.num_tokens - 1);
-    result->sequences[i].sampled.token = planned.tokens[last] + 1;
+    const int32_t last_of_prompt = planned.num_prompt_tokens - 1;
+    const int32_t last = planned.first_position + planned.num_tokens - 1;
+    result->sequences[i].sampled.token =
+        planned.tokens[static_cast<size_t>(last_of_prompt)] + last - last_of_prompt + 1;
   }
   return absl::OkStatus();
 }
@@ -72,11 +75,13 @@ SchedulerConfig SmallConfig() {
           .max_queued_tokens = 1000};
 }
 
-std::unique_ptr<StepLoop> MakeLoop(const SchedulerConfig& config, RunStep run_step,
-                                   std::function<void(const StepStats&)> on_step = nullptr) {
+std::unique_ptr<StepLoop> MakeLoop(const SchedulerConfig& config, testing::RunStep run_step,
+                                   std::function<void(const StepStats&)> on_step = nullptr,
+                                   StepOrder order = StepOrder::kPlain) {
   auto scheduler = Scheduler::Create(config);
   REQUIRE(scheduler.ok());
-  return std::make_unique<StepLoop>(std::move(*scheduler), config, std::move(run_step), std::move(on_step));
+  return std::make_unique<StepLoop>(std::move(*scheduler), config,
+                                    testing::ComputedAtLaunch(std::move(run_step), order), std::move(on_step));
 }
 
 Request MakeRequest(std::vector<int32_t> prompt, int32_t max_new_tokens) {
@@ -98,7 +103,7 @@ struct Gate {
 };
 
 TEST_CASE("StepLoop: a request streams its tokens and finishes by length", "[step_loop]") {
-  auto loop = MakeLoop(SmallConfig(), CountUp);
+  auto loop = MakeLoop(SmallConfig(), CountUp, nullptr, GENERATE(StepOrder::kPlain, StepOrder::kAhead));
   loop->Start();
   Events events;
   auto handle = loop->Submit(MakeRequest({5, 6, 7}, 4), events.Sink());
@@ -108,7 +113,7 @@ TEST_CASE("StepLoop: a request streams its tokens and finishes by length", "[ste
 }
 
 TEST_CASE("StepLoop: a stop token ends the request", "[step_loop]") {
-  auto loop = MakeLoop(SmallConfig(), CountUp);
+  auto loop = MakeLoop(SmallConfig(), CountUp, nullptr, GENERATE(StepOrder::kPlain, StepOrder::kAhead));
   loop->Start();
   Events events;
   Request request = MakeRequest({1}, 50);
@@ -116,17 +121,19 @@ TEST_CASE("StepLoop: a stop token ends the request", "[step_loop]") {
   auto handle = loop->Submit(std::move(request), events.Sink());
   REQUIRE(handle.ok());
   CHECK(events.WaitForFinish() == FinishReason::kStop);
+  CHECK(events.tokens() == std::vector<int32_t>{2, 3, 4, 5});
 }
 
 TEST_CASE("StepLoop: dropping the handle cancels, frees the pages and is counted", "[step_loop]") {
   absl::Mutex mu;
   uint64_t freed = 0;
   int32_t used_pages = -1;
-  auto loop = MakeLoop(SmallConfig(), CountUp, [&](const StepStats& stats) {
+  const auto on_step = [&](const StepStats& stats) {
     absl::MutexLock lock(&mu);
     freed += stats.disconnect_steps.size();
     used_pages = stats.scheduler.num_pages_used;
-  });
+  };
+  auto loop = MakeLoop(SmallConfig(), CountUp, on_step, GENERATE(StepOrder::kPlain, StepOrder::kAhead));
   loop->Start();
   Events events;
   auto handle = loop->Submit(MakeRequest({1, 2, 3}, 100), events.Sink());
@@ -224,13 +231,18 @@ TEST_CASE("StepLoop: what was accepted runs, though preempted sequences alone wo
       handles.push_back(loop->Submit(MakeRequest({1, 2, 3}, 40), events[handles.size()].Sink()));
     }
   };
-  loop = MakeLoop(config, CountUp, [&](const StepStats& stats) {
+  const auto on_step = [&](const StepStats& stats) {
     if (stats.scheduler.num_running == 3 && handles.size() == 3) submit_until(5);
     if (stats.scheduler.num_preemptions > 0 && stats.scheduler.num_waiting >= 3) submit_until(6);
-  });
+  };
+  loop = MakeLoop(config, CountUp, on_step, GENERATE(StepOrder::kPlain, StepOrder::kAhead));
   submit_until(3);
   loop->Start();
-  for (Events& one : events) CHECK(one.WaitForFinish() == FinishReason::kLength);
+  for (Events& one : events) {
+    CHECK(one.WaitForFinish() == FinishReason::kLength);
+    CHECK(one.tokens().size() == 40);
+    CHECK(one.tokens().back() == 43);
+  }
   for (const auto& handle : handles) CHECK(handle.status().ToString() == "OK");
   handles.clear();
 }
@@ -274,8 +286,9 @@ TEST_CASE("StepLoop: what can never run is refused with the numbers", "[step_loo
 
 TEST_CASE("StepLoop: a step that does not end fails its requests, and the loop recovers when it ends", "[step_loop]") {
   Gate gate;
-  auto loop =
-      MakeLoop(SmallConfig(), [&](const StepPlan& plan, StepResult* result) { return gate.Step(plan, result); });
+  auto loop = MakeLoop(
+      SmallConfig(), [&](const StepPlan& plan, StepResult* result) { return gate.Step(plan, result); }, nullptr,
+      GENERATE(StepOrder::kPlain, StepOrder::kAhead));
   loop->Start();
   Events stuck;
   auto handle = loop->Submit(MakeRequest({1}, 5), stuck.Sink());
@@ -313,6 +326,67 @@ TEST_CASE("StepLoop: the watchdog sees a hang outside a step, and leaves the sin
   release.Notify();
   CHECK(events.WaitForFinish() == FinishReason::kLength);
   CHECK(loop->CheckHealth(absl::Hours(1)) == EngineHealth::kReady);
+}
+
+// What a loop asks of its device, in order.
+std::string CallsOf(StepOrder order, Request request) {
+  auto scheduler = Scheduler::Create(SmallConfig());
+  REQUIRE(scheduler.ok());
+  std::string calls;  // l for launch, c for collect
+  StepFunctions functions = testing::ComputedAtLaunch(CountUp, order);
+  functions.launch = [&calls, launch = functions.launch](const StepPlan& plan) {
+    calls += 'l';
+    return launch(plan);
+  };
+  functions.collect = [&calls, collect = functions.collect](StepResult* result) {
+    calls += 'c';
+    return collect(result);
+  };
+  Events events;
+  StepLoop loop(std::move(*scheduler), SmallConfig(), functions, nullptr);
+  auto handle = loop.Submit(std::move(request), events.Sink());
+  REQUIRE(handle.ok());
+  loop.Start();
+  CHECK(events.WaitForFinish() == FinishReason::kLength);
+  return calls;
+}
+
+TEST_CASE("StepLoop: ahead, each step is launched before the one in flight is collected", "[step_loop]") {
+  const Request request = MakeRequest({1, 2, 3}, 4);
+  CHECK(CallsOf(StepOrder::kPlain, request) == "lclclclc");
+  CHECK(CallsOf(StepOrder::kAuto, request) == "lclclclc");
+  CHECK(CallsOf(StepOrder::kAhead, request) == "llclclcc");
+  Request penalised = request;
+  penalised.sampling.presence_penalty = 0.5f;  // needs the tokens before the next are drawn
+  CHECK(CallsOf(StepOrder::kAhead, penalised) == "lclclclc");
+}
+
+TEST_CASE("StepLoop: a device that is lost with a step ahead of it fails every request once", "[step_loop]") {
+  const bool breaks_at_launch = GENERATE(true, false);
+  auto scheduler = Scheduler::Create(SmallConfig());
+  REQUIRE(scheduler.ok());
+  StepFunctions functions = testing::ComputedAtLaunch(CountUp, StepOrder::kAhead);
+  int num_launched = 0, num_collected = 0;
+  functions.launch = [&, launch = functions.launch](const StepPlan& plan) {
+    if (breaks_at_launch && ++num_launched == 3) return absl::InternalError("lost");
+    return launch(plan);
+  };
+  functions.collect = [&, collect = functions.collect](StepResult* result) {
+    if (!breaks_at_launch && ++num_collected == 2) return absl::InternalError("lost");
+    return collect(result);
+  };
+  std::deque<Events> events(3);
+  StepLoop loop(std::move(*scheduler), SmallConfig(), functions, nullptr);
+  std::vector<RequestHandle> handles;
+  for (Events& one : events) handles.push_back(*loop.Submit(MakeRequest({1, 2, 3}, 20), one.Sink()));
+  loop.Start();
+  for (Events& one : events) {
+    CHECK(one.WaitForFinish() == FinishReason::kError);
+    CHECK(one.tokens() == std::vector<int32_t>{4});  // of the step that was collected
+  }
+  const absl::Time give_up = absl::Now() + kPatience;
+  while (loop.CheckHealth(absl::Hours(1)) != EngineHealth::kFailed && absl::Now() < give_up) std::this_thread::yield();
+  CHECK(loop.CheckHealth(absl::Hours(1)) == EngineHealth::kFailed);
 }
 
 TEST_CASE("StepLoop: a lost device fails every request and stops the loop", "[step_loop]") {

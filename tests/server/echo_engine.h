@@ -15,6 +15,7 @@
 #include "engine/text/byte_alphabet.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
+#include "tests/support/computed_step.h"
 
 namespace millrace {
 
@@ -44,7 +45,8 @@ class EchoEngine final : public Engine {
     info_.num_parameters = 1;
     loop_ = std::make_unique<StepLoop>(
         Scheduler::Create(config_).value(), config_,
-        [this](const StepPlan& plan, StepResult* result) { return RunStep(plan, result); }, nullptr);
+        testing::ComputedAtLaunch([this](const StepPlan& plan, StepResult* result) { return RunStep(plan, result); }),
+        nullptr);
     loop_->Start();
   }
   ~EchoEngine() override { SetPaused(false); }
