@@ -85,5 +85,50 @@ TEST_CASE("simt: captured launches and copies run when the graph is launched, wi
   cudaFree(copy);
 }
 
+TEST_CASE("simt: deferred work runs when the host waits for it, as far as the host waits") {
+  float* values;
+  float* pinned;
+  REQUIRE(cudaMalloc(&values, sizeof(float)) == cudaSuccess);
+  REQUIRE(cudaHostAlloc(reinterpret_cast<void**>(&pinned), sizeof(float), cudaHostAllocDefault) == cudaSuccess);
+  cudaStream_t stream;
+  cudaEvent_t event;
+  {
+    const simt::DeferredStreams deferred;
+    REQUIRE(cudaStreamCreate(&stream) == cudaSuccess);
+    REQUIRE(cudaEventCreate(&event) == cudaSuccess);
+  }
+  const LaunchShape shape = {.grid = dim3(1), .block = dim3(1), .stream = stream};
+  static_cast<void>(simt::TakeHostWaits());
+  *pinned = 1;
+  CHECK(cudaMemcpyAsync(values, pinned, sizeof(float), cudaMemcpyHostToDevice, stream) == cudaSuccess);
+  *pinned = 2;  // too early: this is what will be copied
+  CHECK(Launch(Add, shape, values, 10.0f, 1) == cudaSuccess);
+  CHECK(cudaEventRecord(event, stream) == cudaSuccess);
+  CHECK(Launch(Add, shape, values, 100.0f, 1) == cudaSuccess);
+  CHECK(simt::HasDeferredWork());
+  CHECK(std::isnan(*values));
+  CHECK(cudaEventQuery(event) == cudaErrorNotReady);
+  CHECK(cudaEventSynchronize(event) == cudaSuccess);
+  CHECK(*values == 12);
+  CHECK(cudaEventQuery(event) == cudaSuccess);
+  CHECK(simt::HasDeferredWork());
+  float pageable = 0;
+  CHECK(cudaMemcpyAsync(&pageable, values, sizeof(float), cudaMemcpyDeviceToHost, stream) == cudaSuccess);
+  CHECK(pageable == 112);  // there when the call returns
+  CHECK(cudaMemcpyAsync(values, &pageable, sizeof(float), cudaMemcpyHostToDevice, stream) == cudaSuccess);
+  pageable = 5;  // too late to be copied
+  CHECK(*values == 112);
+  CHECK(simt::HasDeferredWork());
+  CHECK(cudaStreamSynchronize(stream) == cudaSuccess);
+  CHECK(*values == 112);
+  const simt::HostWaits waits = simt::TakeHostWaits();
+  CHECK(waits.num_for_events == 1);
+  CHECK(waits.num_for_streams == 2);  // one of them the copy's
+  cudaEventDestroy(event);
+  cudaStreamDestroy(stream);
+  cudaFree(values);
+  cudaFreeHost(pinned);
+}
+
 }  // namespace
 }  // namespace millrace::cuda

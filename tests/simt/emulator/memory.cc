@@ -24,6 +24,7 @@ constexpr size_t kRangeBytes = size_t{1} << 40;  // addresses, not memory: none 
 struct State {
   std::mutex mu;
   std::map<void*, size_t> allocations;
+  std::map<void*, size_t> pinned;  // of the host
   size_t used_bytes = 0;
 #ifndef SIMT_ASAN
   char* range = nullptr;
@@ -94,6 +95,20 @@ cudaError_t Copy(void* to, const void* from, size_t num_bytes) {
   return cudaSuccess;
 }
 
+bool IsIn(const std::map<void*, size_t>& allocations, const void* address) {
+  auto next = allocations.upper_bound(const_cast<void*>(address));
+  if (next == allocations.begin()) return false;
+  --next;
+  return static_cast<const char*>(address) < static_cast<char*>(next->first) + next->second;
+}
+
+// Memory of the host that was not pinned: the runtime copies from it before the call returns, and to it as well.
+bool IsPageable(const void* address) {
+  State& state = TheState();
+  const std::lock_guard<std::mutex> lock(state.mu);
+  return !IsIn(state.allocations, address) && !IsIn(state.pinned, address);
+}
+
 }  // namespace
 
 void CheckDeviceAccess([[maybe_unused]] const void* address, [[maybe_unused]] size_t num_bytes,
@@ -131,6 +146,7 @@ cudaError_t cudaMalloc(void** memory, size_t num_bytes) {
 
 cudaError_t cudaFree(void* memory) {
   if (memory == nullptr) return cudaSuccess;
+  simt::FinishStreams();
   simt::State& state = simt::TheState();
   const std::lock_guard<std::mutex> lock(state.mu);
   const auto found = state.allocations.find(memory);
@@ -155,10 +171,17 @@ cudaError_t cudaHostAlloc(void** memory, size_t num_bytes, unsigned int) {
     return simt::Note(cudaErrorMemoryAllocation);
   }
   std::memset(*memory, 0xff, num_bytes);
+  const std::lock_guard<std::mutex> lock(simt::TheState().mu);
+  simt::TheState().pinned[*memory] = num_bytes;
   return cudaSuccess;
 }
 cudaError_t cudaMallocHost(void** memory, size_t num_bytes) { return cudaHostAlloc(memory, num_bytes, 0); }
 cudaError_t cudaFreeHost(void* memory) {
+  if (memory != nullptr) simt::FinishStreams();
+  {
+    const std::lock_guard<std::mutex> lock(simt::TheState().mu);
+    simt::TheState().pinned.erase(memory);
+  }
   std::free(memory);
   return cudaSuccess;
 }
@@ -169,7 +192,15 @@ cudaError_t cudaMemcpy(void* to, const void* from, size_t num_bytes, cudaMemcpyK
   return simt::Note(simt::Copy(to, from, num_bytes));
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t num_bytes, cudaMemcpyKind, cudaStream_t stream) {
-  return simt::RunOrRecord(stream, [=] { return simt::Copy(to, from, num_bytes); });
+  if (!simt::IsDeferring(stream)) return simt::RunOrRecord(stream, [=] { return simt::Copy(to, from, num_bytes); });
+  if (simt::IsPageable(from)) {
+    const char* const bytes = static_cast<const char*>(from);
+    return simt::RunOrRecord(stream, [to, kept = std::vector<char>(bytes, bytes + num_bytes)] {
+      return simt::Copy(to, kept.data(), kept.size());
+    });
+  }
+  const cudaError_t error = simt::RunOrRecord(stream, [=] { return simt::Copy(to, from, num_bytes); });
+  return simt::IsPageable(to) ? cudaStreamSynchronize(stream) : error;
 }
 cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
                               size_t height, cudaMemcpyKind, cudaStream_t stream) {

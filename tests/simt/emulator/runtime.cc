@@ -2,11 +2,14 @@
 // The host calls that are not memory: errors, the device, streams, events, graphs and launches.
 #include "tests/simt/emulator/runtime.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <mutex>
+#include <set>
 #include <utility>
 
 #include "cuda_runtime.h"
@@ -15,14 +18,20 @@ struct CUgraph_st {
   std::vector<std::function<cudaError_t()>> works;
 };
 struct CUgraphExec_st {
-  std::vector<std::function<cudaError_t()>> works;
+  std::shared_ptr<const std::vector<std::function<cudaError_t()>>> works;
 };
 struct CUstream_st {
   bool is_capturing = false;
   CUgraph_st recorded;
+  bool is_deferring = false;
+  std::deque<std::function<cudaError_t()>> deferred;
+  uint64_t num_done = 0;
 };
 struct CUevent_st {
   std::chrono::steady_clock::time_point recorded_at;
+  // Reached when the stream has done so much; null: reached.
+  cudaStream_t stream = nullptr;
+  uint64_t num_before = 0;
 };
 
 namespace simt {
@@ -35,6 +44,10 @@ struct State {
   std::mutex mu;
   cudaError_t device = cudaSuccess;
   std::map<const void*, int> shared_bytes;  // kernels that asked for more than the default
+  // Streams belong to one thread at a time, as the backend's does.
+  int num_deferring = 0;
+  std::set<cudaStream_t> streams;
+  HostWaits waits;
 };
 State& TheState() {
   static State state;
@@ -48,6 +61,18 @@ bool IsLaunchable(const cudaLaunchConfig_t& config) {
   if (grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || block.z > 64) return false;
   return uint64_t{block.x} * block.y * block.z <= 1024;
 }
+
+// Until the stream has done `num_done` works. What fails shows in the device's state.
+void RunDeferred(cudaStream_t stream, uint64_t num_done) {
+  while (stream->num_done < num_done && !stream->deferred.empty()) {
+    const std::function<cudaError_t()> work = std::move(stream->deferred.front());
+    stream->deferred.pop_front();
+    ++stream->num_done;
+    static_cast<void>(Note(work()));
+  }
+}
+
+void RunAllDeferred(cudaStream_t stream) { RunDeferred(stream, stream->num_done + stream->deferred.size()); }
 
 bool HasShared(const void* kernel, size_t num_bytes) {
   const std::lock_guard<std::mutex> lock(TheState().mu);
@@ -72,10 +97,31 @@ void LoseDevice() {
 }
 
 cudaError_t RunOrRecord(cudaStream_t stream, std::function<cudaError_t()> work) {
-  if (stream == nullptr || !stream->is_capturing) return Note(work());
-  stream->recorded.works.push_back(std::move(work));
-  return cudaSuccess;
+  if (stream != nullptr && stream->is_capturing) {
+    stream->recorded.works.push_back(std::move(work));
+    return cudaSuccess;
+  }
+  if (!IsDeferring(stream)) return Note(work());
+  stream->deferred.push_back(std::move(work));
+  return DeviceState();
 }
+
+bool IsDeferring(cudaStream_t stream) { return stream != nullptr && stream->is_deferring; }
+
+void FinishStreams() {
+  ++TheState().waits.num_for_streams;
+  for (cudaStream_t stream : TheState().streams) RunAllDeferred(stream);
+}
+
+DeferredStreams::DeferredStreams() { ++TheState().num_deferring; }
+DeferredStreams::~DeferredStreams() { --TheState().num_deferring; }
+
+bool HasDeferredWork() {
+  const auto& streams = TheState().streams;
+  return std::any_of(streams.begin(), streams.end(), [](cudaStream_t stream) { return !stream->deferred.empty(); });
+}
+
+HostWaits TakeHostWaits() { return std::exchange(TheState().waits, {}); }
 
 cudaError_t LaunchOrRecord(const cudaLaunchConfig_t& config, const void* kernel, void (*run)(const void* arguments),
                            std::shared_ptr<const void> arguments) {
@@ -190,7 +236,10 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   }
   return simt::Note(cudaErrorInvalidValue);
 }
-cudaError_t cudaDeviceSynchronize() { return simt::Note(simt::DeviceState()); }
+cudaError_t cudaDeviceSynchronize() {
+  simt::FinishStreams();
+  return simt::Note(simt::DeviceState());
+}
 cudaError_t cudaDriverGetVersion(int* version) {
   *version = 13000;
   return cudaSuccess;
@@ -207,21 +256,35 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
 
 cudaError_t cudaStreamCreate(cudaStream_t* stream) {
   *stream = new CUstream_st();
+  (*stream)->is_deferring = simt::TheState().num_deferring > 0;
+  simt::TheState().streams.insert(*stream);
   return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned int) { return cudaStreamCreate(stream); }
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned int, int) { return cudaStreamCreate(stream); }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  simt::RunAllDeferred(stream);
+  simt::TheState().streams.erase(stream);
   delete stream;
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (stream != nullptr && stream->is_capturing) return simt::Note(cudaErrorStreamCaptureUnsupported);
+  ++simt::TheState().waits.num_for_streams;
+  if (stream != nullptr) simt::RunAllDeferred(stream);
   return simt::Note(simt::DeviceState());
 }
-cudaError_t cudaStreamQuery(cudaStream_t stream) { return cudaStreamSynchronize(stream); }
-// Whatever was recorded has run.
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned int) { return cudaSuccess; }
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  if (simt::IsDeferring(stream) && !stream->deferred.empty()) return cudaErrorNotReady;
+  return simt::Note(simt::DeviceState());
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned int) {
+  if (event->stream == nullptr) return cudaSuccess;
+  return simt::RunOrRecord(stream, [before = event->stream, num_done = event->num_before] {
+    simt::RunDeferred(before, num_done);
+    return cudaSuccess;
+  });
+}
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* user_data) {
   return simt::RunOrRecord(stream, [function, user_data] {
     function(user_data);
@@ -239,13 +302,22 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  event->stream = simt::IsDeferring(stream) ? stream : nullptr;
+  if (event->stream != nullptr) event->num_before = stream->num_done + stream->deferred.size();
   return simt::RunOrRecord(stream, [event] {
     event->recorded_at = std::chrono::steady_clock::now();
     return cudaSuccess;
   });
 }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return simt::Note(simt::DeviceState()); }
-cudaError_t cudaEventQuery(cudaEvent_t) { return simt::Note(simt::DeviceState()); }
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  ++simt::TheState().waits.num_for_events;
+  if (event->stream != nullptr) simt::RunDeferred(event->stream, event->num_before);
+  return simt::Note(simt::DeviceState());
+}
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  if (event->stream != nullptr && event->stream->num_done < event->num_before) return cudaErrorNotReady;
+  return simt::Note(simt::DeviceState());
+}
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
   *milliseconds = std::chrono::duration<float, std::milli>(end->recorded_at - start->recorded_at).count();
   return cudaSuccess;
@@ -271,12 +343,12 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* 
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
-  *executable = new CUgraphExec_st{graph->works};
+  *executable = new CUgraphExec_st{std::make_shared<const std::vector<std::function<cudaError_t()>>>(graph->works)};
   return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
-  return simt::RunOrRecord(stream, [executable] {
-    for (const auto& work : executable->works) {
+  return simt::RunOrRecord(stream, [works = executable->works] {
+    for (const auto& work : *works) {
       const cudaError_t error = work();
       if (error != cudaSuccess) return error;
     }

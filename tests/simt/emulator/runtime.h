@@ -14,7 +14,10 @@ cudaError_t Note(cudaError_t error);
 cudaError_t DeviceState();
 void LoseDevice();
 
-// Runs the work, or keeps it when the stream captures.
+// Runs the work, or keeps it when the stream captures or defers.
 cudaError_t RunOrRecord(cudaStream_t stream, std::function<cudaError_t()> work);
+bool IsDeferring(cudaStream_t stream);
+// What every stream has deferred. The host waits.
+void FinishStreams();
 
 }  // namespace simt

@@ -73,6 +73,22 @@ class QuietReports {
   ~QuietReports();
 };
 
+// While one lives, streams that are created keep their work until the host waits for it (for the stream, for an event
+// behind the work, or by freeing memory): the latest a device may do it. Copies then read and write pinned memory of
+// the host at that time. Else everything runs at once, the earliest.
+class DeferredStreams {
+ public:
+  DeferredStreams();
+  ~DeferredStreams();
+};
+// Whether a stream has work that nobody waited for.
+bool HasDeferredWork();
+// How often the host waited for a stream (or for all of the device), and for events, since the last call.
+struct HostWaits {
+  int num_for_streams = 0, num_for_events = 0;
+};
+HostWaits TakeHostWaits();
+
 // How often rows of an ldmatrix met in a bank, beyond the first of each, since the last call.
 struct BankConflicts {
   int64_t ldmatrix = 0;
