@@ -303,7 +303,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   event->stream = simt::IsDeferring(stream) ? stream : nullptr;
-  if (event->stream != nullptr) event->num_before = stream->num_done + stream->deferred.size();
+  if (event->stream != nullptr) event->num_before = stream->num_done + stream->deferred.size() + 1;  // with this
   return simt::RunOrRecord(stream, [event] {
     event->recorded_at = std::chrono::steady_clock::now();
     return cudaSuccess;
