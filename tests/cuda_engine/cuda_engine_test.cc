@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whole models on the CUDA backend against the CPU backend, step by step through the runner. The build compiles the
 // backend's own sources for the emulator of tests/simt, so these run on any machine.
+#include <cuda_runtime.h>
+
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstdio>
@@ -148,6 +150,23 @@ TEST_CASE("CUDA engine: recorded steps give the tokens of launched ones", "[cuda
   // Of 15 decode steps the first is called and the second recorded and replayed.
   CHECK(NumReplays(recorded) == 14);
   CHECK(NumReplays(launched) == 0);
+}
+
+TEST_CASE("CUDA engine: kernels that start before the one before them is through change no token", "[cuda]") {
+  const std::string quantization = GENERATE("", "int8");
+  const auto prompt = GoldenPrompt("llama3");
+  const auto greedy = [&](bool overlaps_kernels) {
+    auto device = cuda::CudaDevice::Open({.overlaps_kernels = overlaps_kernels});
+    REQUIRE(device.ok());
+    DeviceSession session(GoldenDir("llama3"), *std::move(device), {.quantization = quantization});
+    return session.Greedy(prompt, 6);
+  };
+  static_cast<void>(simt::TakeDependentLaunches());
+  const std::vector<int32_t> apart = greedy(false);
+  CHECK(simt::TakeDependentLaunches() == 0);
+  CHECK(greedy(true) == apart);
+  // Of two layers, each of which has seven kernels and more; recorded steps too.
+  CHECK(simt::TakeDependentLaunches() > 6 * 2 * 7);
 }
 
 TEST_CASE("CUDA engine: a sequence's tokens are the same alone, in chunks and in a batch", "[cuda]") {

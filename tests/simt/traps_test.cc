@@ -216,6 +216,25 @@ __global__ void WaitForGrid(int* out) {
   *out = 1;
 }
 __global__ void ForgetGrid(int* out) { *out = 1; }
+// Reads `constant` and then `made` before it waits; only one of them may be written by a kernel before.
+template <bool kReadsEarly>
+__global__ void AddAfterWait(const int* constant, const int* made, int* out) {
+  int sum = *constant;
+  if (kReadsEarly) sum += *made;
+  ptx::GridDependencyWait();
+  *out = kReadsEarly ? sum : sum + *made;
+}
+__global__ void CopyAfterWait(const int* made, int* out) {
+  ptx::CpAsync4(ptx::SharedMemory<int>(), made, true);
+  ptx::CpAsyncCommit();
+  ptx::GridDependencyWait();
+  ptx::CpAsyncWait<0>();
+  *out = *ptx::SharedMemory<int>();
+}
+__global__ void WriteEarly(int* out) {
+  *out = 1;
+  ptx::GridDependencyWait();
+}
 
 TEST_CASE("simt: a dependent launch must wait for its predecessors") {
   const simt::QuietReports quiet;
@@ -227,6 +246,46 @@ TEST_CASE("simt: a dependent launch must wait for its predecessors") {
   CHECK(cudaDeviceSynchronize() == cudaErrorLaunchFailure);
   cudaGetLastError();
 }
+
+#if !__has_feature(address_sanitizer)  // plain accesses are not seen there
+TEST_CASE("simt: before its wait a dependent launch touches nothing that kernels before it write or read") {
+  const simt::QuietReports quiet;
+  Buffers buffers;
+  int *made, *constant;
+  REQUIRE(cudaMalloc(&made, sizeof(int)) == cudaSuccess);
+  REQUIRE(cudaMalloc(&constant, sizeof(int)) == cudaSuccess);
+  REQUIRE(cudaMemset(constant, 0, sizeof(int)) == cudaSuccess);
+  LaunchShape shape = {.grid = dim3(1), .block = dim3(1), .shared_bytes = 16};
+  const auto report_of = [&](auto launch) {
+    shape.is_dependent = false;
+    CHECK(Launch(ForgetGrid, shape, made) == cudaSuccess);
+    shape.is_dependent = true;
+    static_cast<void>(launch());
+    cudaGetLastError();
+    return simt::TakeReport();
+  };
+  CHECK(report_of([&] { return Launch(AddAfterWait<false>, shape, constant, made, buffers.out); }) == "");
+  CHECK_THAT(report_of([&] { return Launch(AddAfterWait<true>, shape, constant, made, buffers.out); }),
+             Contains("reads what a kernel before it wrote, before GridDependencyWait"));
+  CHECK_THAT(report_of([&] { return Launch(CopyAfterWait, shape, made, buffers.out); }),
+             Contains("reads what a kernel before it wrote"));
+  CHECK_THAT(report_of([&] { return Launch(WriteEarly, shape, buffers.out); }),
+             Contains("writes device memory before GridDependencyWait"));
+  // Two launches further on nothing has changed: the one between need not have waited when the last one starts.
+  CHECK_THAT(report_of([&] {
+               static_cast<void>(Launch(WaitForGrid, shape, buffers.out));
+               return Launch(AddAfterWait<true>, shape, constant, made, buffers.out);
+             }),
+             Contains("reads what a kernel before it wrote"));
+  // A launch that is not dependent waits for all before it.
+  CHECK(report_of([&] {
+          shape.is_dependent = false;
+          return Launch(AddAfterWait<true>, shape, constant, made, buffers.out);
+        }) == "");
+  cudaFree(made);
+  cudaFree(constant);
+}
+#endif
 
 }  // namespace
 }  // namespace millrace::cuda

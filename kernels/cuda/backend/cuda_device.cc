@@ -10,7 +10,8 @@
 namespace millrace::cuda {
 namespace {
 
-constexpr int kOldestMajor = 8;  // sm_80: asynchronous copies and bfloat16 on tensor cores
+constexpr int kOldestMajor = 8;     // sm_80: asynchronous copies and bfloat16 on tensor cores
+constexpr int kDependentMajor = 9;  // sm_90: programmatic dependent launch
 
 absl::Status CheckOrdinal(int ordinal) {
   int num_devices = 0;
@@ -56,6 +57,7 @@ absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Open(const CudaDeviceOptions
   std::string name = absl::StrFormat("cuda:%d (%s, sm_%d%d, %d SMs, %.0f GiB)", ordinal, properties.name, major, minor,
                                      num_multiprocessors, static_cast<double>(total_bytes) / (1 << 30));
   ASSIGN_OR_RETURN(std::unique_ptr<CudaStream> stream, CudaStream::Create());
+  stream->set_overlaps_kernels(options.overlaps_kernels && major >= kDependentMajor);
   return std::unique_ptr<Device>(new CudaDevice(
       std::move(name), std::move(stream),
       {.ordinal = ordinal, .num_multiprocessors = num_multiprocessors, .uses_graphs = options.uses_graphs}));

@@ -177,7 +177,8 @@ void CudaOps::Matmul(const MatmulArgs& args) {
                       .residual = args.residual,
                       .workspace = matmul_workspace_->data(),
                       .workspace_bytes = matmul_workspace_->num_bytes(),
-                      .num_multiprocessors = config_.num_multiprocessors};
+                      .num_multiprocessors = config_.num_multiprocessors,
+                      .is_dependent = stream_.overlaps_kernels()};
   if (std::exchange(quantized_reader_, nullptr) == args.w) launch.x_quantized = QuantizedFor(args.w, args.x);
   quantized_reader_ = nullptr;
   if (cublaslt_ != nullptr && cublaslt_->Launch(launch, cublaslt_workspace_->data(), stream_.get())) return;
@@ -190,13 +191,15 @@ void CudaOps::Embed(const EmbedArgs& args) {
                             .tokens = staging_.tokens(),
                             .drawn = sampler_.drawn(),
                             .out = args.out,
-                            .scale = args.scale},
+                            .scale = args.scale,
+                            .is_dependent = stream_.overlaps_kernels()},
                            stream_.get()),
                "embedding");
 }
 
 void CudaOps::RmsNorm(const RmsNormArgs& args) {
   RmsNormLaunch launch{.x = args.x, .weight = args.weight, .eps = args.eps, .out = args.out};
+  launch.is_dependent = stream_.overlaps_kernels();
   launch.quantized = QuantizedFor(args.reader, args.out);
   if (launch.quantized.values != nullptr) launch.out.data = nullptr;
   stream_.Keep(LaunchRmsNorm(launch, stream_.get()), "a norm");
@@ -204,6 +207,7 @@ void CudaOps::RmsNorm(const RmsNormArgs& args) {
 
 void CudaOps::SwiGlu(const SwiGluArgs& args) {
   SwiGluLaunch launch{.gate_up = args.gate_up, .out = args.out};
+  launch.is_dependent = stream_.overlaps_kernels();
   launch.quantized = QuantizedFor(args.reader, args.out);
   if (launch.quantized.values != nullptr) launch.out.data = nullptr;
   stream_.Keep(LaunchSwiGlu(launch, stream_.get()), "SwiGLU");
@@ -220,7 +224,8 @@ void CudaOps::RopeAppend(const RopeAppendArgs& args) {
                                  .rope = args.rope,
                                  .positions = staging_.positions(),
                                  .slots = staging_.slots(),
-                                 .kv = args.kv},
+                                 .kv = args.kv,
+                                 .is_dependent = stream_.overlaps_kernels()},
                                 stream_.get()),
                "RoPE and the append of keys and values");
 }
@@ -241,7 +246,8 @@ void CudaOps::Attention(const AttentionArgs& args) {
                                 .window_tokens = args.window_tokens,
                                 .out = args.out,
                                 .mix = step_.is_decode ? AttentionMix::kDecode : AttentionMix::kMixed,
-                                .num_multiprocessors = config_.num_multiprocessors},
+                                .num_multiprocessors = config_.num_multiprocessors,
+                                .is_dependent = stream_.overlaps_kernels()},
                                stream_.get()),
                "attention");
 }

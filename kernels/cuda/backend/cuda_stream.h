@@ -29,6 +29,10 @@ class CudaStream {
   // Notes that `what` was launched, with what its launcher said. The first error stays until the process ends: after
   // an asynchronous fault nothing of the device's state can be trusted.
   void Keep(cudaError_t error, std::string_view what);
+  // Whether kernels are launched as dependent (LaunchShape::is_dependent).
+  bool overlaps_kernels() const { return overlaps_kernels_; }
+  void set_overlaps_kernels(bool overlaps_kernels) { overlaps_kernels_ = overlaps_kernels; }
+
   // Waits for everything launched; the first error, if there was one.
   absl::Status Synchronize();
 
@@ -39,6 +43,7 @@ class CudaStream {
   explicit CudaStream(cudaStream_t stream) : stream_(stream) {}
 
   const cudaStream_t stream_;
+  bool overlaps_kernels_ = false;
   absl::Status first_error_;
 };
 

@@ -169,7 +169,8 @@ void Sampler::Launch(const SampleArgs& args, const Filled& begin, SampleFeatures
                             .masks = memory_.device<uint32_t>(layout_.masks),
                             .results = memory_.device<DeviceSampleResult>(layout_.results) + num_drawn_,
                             .top = memory_.device<DeviceTokenLogprob>(layout_.top) + num_drawn_ * kMaxTopLogprobs,
-                            .workspace = workspace_->data()},
+                            .workspace = workspace_->data(),
+                            .is_dependent = stream.overlaps_kernels()},
                            stream.get()),
               "sampling");
 }
@@ -197,7 +198,8 @@ void Sampler::Logprobs(const LogprobsArgs& args, CudaStream& stream) {
                               .num_top = std::min(args.num_top, kMaxTopLogprobs),
                               .results = memory_.device<DeviceSampleResult>(layout_.results) + first,
                               .top = memory_.device<DeviceTokenLogprob>(layout_.top) + first * kMaxTopLogprobs,
-                              .workspace = workspace_->data()},
+                              .workspace = workspace_->data(),
+                              .is_dependent = stream.overlaps_kernels()},
                              stream.get()),
               "log-probabilities");
   Download(args.results, first, stream);

@@ -109,6 +109,7 @@ void PrepareThreads(Block& block) {
     thread.index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y)};
     thread.waits_at = nullptr;
     thread.is_done = false;
+    thread.has_waited_for_grid = false;
     thread.copies.clear();
     thread.num_groups = 0;
     thread.fiber.stack = TheStacks().Get(i);
@@ -243,6 +244,9 @@ void Abandon() {
   __builtin_unreachable();  // a launch that has failed is not resumed
 }
 
-void NoteGridDependencyWait() { TheBlock().has_waited_for_grid = true; }
+void NoteGridDependencyWait() {
+  TheBlock().has_waited_for_grid = true;
+  TheBlock().running->has_waited_for_grid = true;
+}
 
 }  // namespace simt

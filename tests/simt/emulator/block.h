@@ -41,6 +41,7 @@ struct Thread {
   void* argument = nullptr;
   bool is_done = false;
   bool vote = false;
+  bool has_waited_for_grid = false;
   std::vector<PendingCopy> copies;
   uint32_t num_groups = 0;  // committed
 };
@@ -97,7 +98,10 @@ std::string DescribeCode(const void* address);
 // shared_memory.cc: memory of the next block, filled with NaN; its shadow says who touched what last.
 void BeginSharedMemory(size_t num_bytes);
 void LandAllCopies(Thread* thread);
-// hooks.cc and memory.cc: an access of device memory by a kernel that no allocation covers, reported.
-void CheckDeviceAccess(const void* address, size_t num_bytes, const void* code);
+// memory.cc: an access of device memory by a kernel that no allocation covers, or that comes before the wait of a
+// dependent launch and may meet what kernels before it do, reported.
+void CheckDeviceAccess(const void* address, size_t num_bytes, Access access, const void* code);
+// Whatever was written so far is there for all that follows: a launch that is not dependent begins, or a copy.
+void EndDependencies();
 
 }  // namespace simt

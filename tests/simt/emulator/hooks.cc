@@ -19,7 +19,7 @@ inline void See(const void* address, size_t num_bytes, Access access, const void
     NoteAccess(address, num_bytes, access);
     TheBlock().code = nullptr;
   } else {
-    CheckDeviceAccess(address, num_bytes, code);
+    CheckDeviceAccess(address, num_bytes, access, code);
   }
 }
 

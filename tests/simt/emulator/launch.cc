@@ -19,6 +19,7 @@ struct State {
   uint64_t seed = 0;
   std::string report;
   int num_quiet = 0;
+  int64_t num_dependent = 0;
 };
 State& TheState() {
   static State state;
@@ -90,6 +91,8 @@ bool RunKernel(const LaunchRequest& request) {
   const std::lock_guard<std::mutex> lock(TheState().launching);
   Block& block = TheBlock();
   if (block.threads.capacity() < kMaxBlockThreads) block.threads.reserve(kMaxBlockThreads);
+  if (!request.is_dependent) EndDependencies();
+  TheState().num_dependent += request.is_dependent ? 1 : 0;
   blockDim = request.block;
   gridDim = request.grid;
   const uint64_t num_blocks = uint64_t{gridDim.x} * gridDim.y * gridDim.z;
@@ -119,6 +122,8 @@ void SetSeed(uint64_t seed) {
   TheBlock().random = seed;
   TheBlock().order = Order::kFirst;
 }
+
+int64_t TakeDependentLaunches() { return std::exchange(TheState().num_dependent, 0); }
 
 std::string TakeReport() { return std::exchange(TheState().report, ""); }
 QuietReports::QuietReports() { ++TheState().num_quiet; }

@@ -30,6 +30,9 @@ struct State {
   char* range = nullptr;
   size_t range_used = 0;
   uint8_t* touchable = nullptr;  // of each granule, how many of its first bytes
+  // Of each granule, in which chain of dependent launches a kernel last wrote to it.
+  uint32_t* written = nullptr;
+  uint32_t chain = 1;
 #endif
 };
 State& TheState() {
@@ -53,7 +56,8 @@ void* Take(size_t num_bytes) {
   if (state.range == nullptr) {
     state.range = static_cast<char*>(Reserve(kRangeBytes));
     state.touchable = static_cast<uint8_t*>(Reserve(kRangeBytes / kGranuleBytes));
-    if (state.range == nullptr || state.touchable == nullptr) return nullptr;
+    state.written = static_cast<uint32_t*>(Reserve(kRangeBytes / kGranuleBytes * sizeof(uint32_t)));
+    if (state.range == nullptr || state.touchable == nullptr || state.written == nullptr) return nullptr;
   }
   const size_t taken_bytes = (num_bytes + kAlignment - 1) / kAlignment * kAlignment + kAlignment;
   if (kRangeBytes - state.range_used < taken_bytes) return nullptr;
@@ -75,6 +79,20 @@ void GiveBack(void* memory, size_t num_bytes) {
 #endif
 
 #ifndef SIMT_ASAN
+// Before a dependent kernel waits, none of the chain before it need be through: what they wrote may not be there yet,
+// and what they read may not be overwritten.
+void CheckDependency(uint32_t& written, Access access, const void* code) {
+  const Block& block = TheBlock();
+  if (block.launch->is_dependent && !block.running->has_waited_for_grid) {
+    const std::string where = code == nullptr ? "" : ", in " + DescribeCode(code);
+    if (access != Access::kRead) SIMT_FAIL("writes device memory before GridDependencyWait" + where);
+    if (written == TheState().chain) {
+      SIMT_FAIL("reads what a kernel before it wrote, before GridDependencyWait" + where);
+    }
+  }
+  if (access != Access::kRead) written = TheState().chain;
+}
+
 std::string DescribeOutside(const void* address, size_t num_bytes, const void* code) {
   const State& state = TheState();
   std::string text = "touches " + std::to_string(num_bytes) + " bytes outside any allocation";
@@ -91,6 +109,7 @@ std::string DescribeOutside(const void* address, size_t num_bytes, const void* c
 
 cudaError_t Copy(void* to, const void* from, size_t num_bytes) {
   if (DeviceState() != cudaSuccess) return DeviceState();
+  EndDependencies();
   if (num_bytes > 0) std::memmove(to, from, num_bytes);  // of nothing, the addresses may be null
   return cudaSuccess;
 }
@@ -112,9 +131,9 @@ bool IsPageable(const void* address) {
 }  // namespace
 
 void CheckDeviceAccess([[maybe_unused]] const void* address, [[maybe_unused]] size_t num_bytes,
-                       [[maybe_unused]] const void* code) {
+                       [[maybe_unused]] Access access, [[maybe_unused]] const void* code) {
 #ifndef SIMT_ASAN
-  const State& state = TheState();
+  State& state = TheState();
   const size_t offset = static_cast<const char*>(address) - state.range;
   if (state.range == nullptr || offset >= kRangeBytes) return;
   for (size_t at = offset; at < offset + num_bytes;) {
@@ -123,8 +142,15 @@ void CheckDeviceAccess([[maybe_unused]] const void* address, [[maybe_unused]] si
     if (end - at / kGranuleBytes * kGranuleBytes > state.touchable[at / kGranuleBytes]) {
       SIMT_FAIL(DescribeOutside(address, num_bytes, code));
     }
+    CheckDependency(state.written[at / kGranuleBytes], access, code);
     at = end;
   }
+#endif
+}
+
+void EndDependencies() {
+#ifndef SIMT_ASAN
+  ++TheState().chain;
 #endif
 }
 
@@ -217,6 +243,7 @@ cudaError_t cudaMemset(void* to, int value, size_t num_bytes) { return cudaMemse
 cudaError_t cudaMemsetAsync(void* to, int value, size_t num_bytes, cudaStream_t stream) {
   return simt::RunOrRecord(stream, [=] {
     if (simt::DeviceState() != cudaSuccess) return simt::DeviceState();
+    simt::EndDependencies();
     if (num_bytes > 0) std::memset(to, value, num_bytes);
     return cudaSuccess;
   });

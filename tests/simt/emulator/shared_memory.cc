@@ -134,7 +134,6 @@ void Land(PendingCopy& copy) {
   if (copy.has_landed) return;
   copy.has_landed = true;
   if (copy.is_valid) {
-    CheckDeviceAccess(copy.global, copy.num_bytes, nullptr);
     std::memcpy(copy.shared, copy.global, copy.num_bytes);
   } else {
     std::memset(copy.shared, 0, copy.num_bytes);
@@ -189,6 +188,7 @@ void CopyAsync(void* shared, const void* global, size_t num_bytes, bool is_valid
   if (is_valid && reinterpret_cast<uintptr_t>(global) % num_bytes != 0) {
     Fail("copies asynchronously from an address it is not aligned to");
   }
+  if (is_valid) CheckDeviceAccess(global, num_bytes, Access::kRead, nullptr);
   NoteAccessOf(me.number, shared, num_bytes, Access::kWrite);
   for (size_t i = 0; i < num_bytes; ++i) cells[i].is_copying = true;
   std::memset(shared, 0xff, num_bytes);

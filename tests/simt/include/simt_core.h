@@ -62,6 +62,9 @@ struct LaunchRequest {
 // Runs all blocks. False: a report ended it; it is on stderr and in LastReport.
 bool RunKernel(const LaunchRequest& request);
 
+// Kernels that ran as dependent on the one before them, since the last call.
+int64_t TakeDependentLaunches();
+
 // 0: blocks and threads in order. Else each block draws its order from the seed, and so does the grid.
 void SetSeed(uint64_t seed);
 // The text of the last report, and forgets it. Empty: none since.
