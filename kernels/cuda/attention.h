@@ -6,6 +6,7 @@
 //
 //   sequences with one row    -> decode kernel: the query heads of a KV head share each load of K and V; long
 //                                sequences are cut into chunks, merged by whoever finishes last, in fixed order
+//   few rows that see much    -> decode kernel, row by row (attention_plan.h says how few and how much)
 //   sequences with more rows  -> prefill kernel: tiles of rows and heads over tiles of keys
 //   what neither takes        -> the plain kernel (LaunchAttentionPlainly): any head dimension and KV dtype
 //

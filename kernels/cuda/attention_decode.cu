@@ -67,20 +67,23 @@ __device__ DecodeItem FindItem(const AttentionLaunch& args, const AttentionPlanV
   item.slot = static_cast<int32_t>(index / head_tiles);
   const int s = FindPart(plan.first_chunk, args.num_sequences, item.slot);
   const DeviceSequence sequence = args.sequences[s];
-  const int32_t seen = sequence.context_tokens + 1;
-  const DecodeChunks chunks = CutIntoChunks(seen, args.window_tokens);
-  item.chunk = item.slot - plan.first_chunk[s];
+  const DecodeCut cut = CutForDecode(sequence, args.window_tokens);
+  const int32_t place = item.slot - plan.first_chunk[s];
+  const int32_t row = place / cut.row_chunks;
+  const int32_t seen = sequence.context_tokens + row + 1;
+  const DecodeChunks chunks = ChunksOf(cut.tokens, seen, args.window_tokens);
+  item.chunk = place % cut.row_chunks;
   item.num_chunks = chunks.count;
   const int32_t chunk_begin = (chunks.first + item.chunk) * chunks.tokens;
   item.begin = max(chunk_begin, FirstSeenToken(seen, args.window_tokens));
   item.end = min(chunk_begin + chunks.tokens, seen);
   item.pages = args.pages + sequence.first_page;
-  item.row = sequence.first_row;
+  item.row = sequence.first_row + row;
   item.kv_head = tile / tiles_per_kv_head;
   const int first_in_group = tile % tiles_per_kv_head * kDecodeHeads;
   item.first_head = item.kv_head * group + first_in_group;
   item.num_heads = min(kDecodeHeads, group - first_in_group);
-  item.arrivals = plan.arrivals + static_cast<int64_t>(s) * head_tiles + tile;
+  item.arrivals = plan.arrivals + (static_cast<int64_t>(s) * kFewRows + row) * head_tiles + tile;
   return item;
 }
 
@@ -351,6 +354,7 @@ __global__ void __launch_bounds__(DecodeTile<kKv, kHeadDim>::kThreads, kBlocksPe
   const int64_t num_items = static_cast<int64_t>(plan.first_chunk[args.num_sequences]) * head_tiles;
   for (int64_t index = blockIdx.x; index < num_items; index += gridDim.x) {
     const DecodeItem item = FindItem(args, plan, index, head_tiles);
+    if (item.chunk >= item.num_chunks) continue;  // a place that stays empty
     WarpState<Tile> state;
     AttendChunk<Tile>(args, item, shared.stages[threadIdx.x / 32], state);
     __syncthreads();  // every warp is through with its stages: the merge lies in the same memory

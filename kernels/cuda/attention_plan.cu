@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(kThreads) AttentionPlanKernel(AttentionPlanLau
   const int thread = static_cast<int>(threadIdx.x);
   const AttentionPlanView plan = ViewPlan(args.plan, args.num_sequences);
   ptx::GridDependencyWait();
-  const int num_arrivals = args.num_sequences * DecodeHeadTiles(shape.num_heads, shape.num_kv_heads);
+  const int num_arrivals = args.num_sequences * kFewRows * DecodeHeadTiles(shape.num_heads, shape.num_kv_heads);
   for (int i = thread; i < num_arrivals; i += kThreads) plan.arrivals[i] = 0;
   int32_t chunks_before = 0, tiles_before = 0;
   for (int base = 0; base < args.num_sequences; base += kThreads) {
@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kThreads) AttentionPlanKernel(AttentionPlanLau
     if (index < args.num_sequences) {
       const DeviceSequence sequence = args.sequences[index];
       own_chunks = NumDecodeChunks(sequence, shape.window_tokens);
-      own_tiles = NumPrefillTiles(sequence, shape.num_heads / shape.num_kv_heads, shape.head_dim);
+      own_tiles = NumPrefillTiles(sequence, shape);
     }
     const int32_t first_chunk = chunks_before + BlockSumBefore(own_chunks, scratch, all_chunks);
     const int32_t first_tile = tiles_before + BlockSumBefore(own_tiles, scratch, all_tiles);
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kThreads) AttentionPlanKernel(AttentionPlanLau
 size_t AttentionPlanBytes(const AttentionShape& shape, int max_sequences) {
   const size_t sequences = static_cast<size_t>(max_sequences);
   const size_t head_tiles = static_cast<size_t>(DecodeHeadTiles(shape.num_heads, shape.num_kv_heads));
-  return sizeof(int32_t) * (2 * (sequences + 1) + sequences * head_tiles);
+  return sizeof(int32_t) * (2 * (sequences + 1) + sequences * kFewRows * head_tiles);
 }
 
 size_t AttentionWorkspaceBytes(const AttentionShape& shape, int max_sequences, int32_t max_tokens) {

@@ -30,24 +30,44 @@ __host__ __device__ inline int32_t FirstSeenToken(int32_t seen_tokens, int32_t w
 }
 
 // REQUIRES: seen_tokens >= 1, tokens up to and including the row's own.
+__host__ __device__ inline DecodeChunks ChunksOf(int32_t chunk_tokens, int32_t seen_tokens, int32_t window_tokens) {
+  const int32_t first = FirstSeenToken(seen_tokens, window_tokens) / chunk_tokens;
+  return {chunk_tokens, first, (seen_tokens - 1) / chunk_tokens - first + 1};
+}
 __host__ __device__ inline DecodeChunks CutIntoChunks(int32_t seen_tokens, int32_t window_tokens) {
-  const int32_t first_token = FirstSeenToken(seen_tokens, window_tokens);
-  const int32_t visible_tokens = seen_tokens - first_token;
-  DecodeChunks chunks;
-  if (visible_tokens <= kShortTokens) {
-    chunks.tokens = kSmallChunkTokens;
-  } else {  // one chunk fewer than kMaxChunks when aligned: a window may begin and end inside a chunk
-    constexpr int32_t kFullTokens = kChunkTokens * (kMaxChunks - 1);
-    chunks.tokens = kChunkTokens * ((visible_tokens + kFullTokens - 1) / kFullTokens);
-  }
-  chunks.first = first_token / chunks.tokens;
-  chunks.count = (seen_tokens - 1) / chunks.tokens - chunks.first + 1;
-  return chunks;
+  const int32_t visible_tokens = seen_tokens - FirstSeenToken(seen_tokens, window_tokens);
+  if (visible_tokens <= kShortTokens) return ChunksOf(kSmallChunkTokens, seen_tokens, window_tokens);
+  // One chunk fewer than kMaxChunks when aligned: a window may begin and end inside a chunk.
+  constexpr int32_t kFullTokens = kChunkTokens * (kMaxChunks - 1);
+  const int32_t chunk_tokens = kChunkTokens * ((visible_tokens + kFullTokens - 1) / kFullTokens);
+  return ChunksOf(chunk_tokens, seen_tokens, window_tokens);
 }
 
-// Decode takes sequences with one row, prefill those with more.
+// Decode takes sequences with one row, and those of a few rows that see much, row by row: prefill would leave them to
+// one block a KV head. The rows share the chunks that the last of them would have, in longer pieces, so that the
+// workspace of the sequence holds them.
+inline constexpr int32_t kFewRows = 8;
+inline constexpr int32_t kLeastRowChunks = 4;  // fewer are no faster than prefill
+
+struct DecodeCut {
+  int32_t tokens = 0;      // of a chunk
+  int32_t row_chunks = 0;  // places kept for each row, some may stay empty; 0: prefill takes the sequence
+};
+
+__host__ __device__ inline DecodeCut CutForDecode(const DeviceSequence& sequence, int32_t window_tokens) {
+  if (sequence.num_rows < 1 || sequence.num_rows > kFewRows) return {};
+  const int32_t seen_tokens = sequence.context_tokens + sequence.num_rows;
+  const DecodeChunks whole = CutIntoChunks(seen_tokens, window_tokens);
+  if (sequence.num_rows == 1) return {whole.tokens, whole.count};
+  const int32_t row_chunks = whole.count / sequence.num_rows;
+  if (row_chunks < kLeastRowChunks) return {};
+  // What a row sees may begin and end inside a chunk.
+  const int32_t visible_tokens = seen_tokens - FirstSeenToken(seen_tokens, window_tokens);
+  const int32_t least_tokens = (visible_tokens + row_chunks - 2) / (row_chunks - 1);
+  return {(least_tokens + kSmallChunkTokens - 1) / kSmallChunkTokens * kSmallChunkTokens, row_chunks};
+}
 __host__ __device__ inline int32_t NumDecodeChunks(const DeviceSequence& sequence, int32_t window_tokens) {
-  return sequence.num_rows == 1 ? CutIntoChunks(sequence.context_tokens + 1, window_tokens).count : 0;
+  return sequence.num_rows < 1 ? 0 : CutForDecode(sequence, window_tokens).row_chunks * sequence.num_rows;
 }
 __host__ __device__ inline int DecodeHeadTiles(int num_heads, int num_kv_heads) {
   return num_kv_heads * ((num_heads / num_kv_heads + kDecodeHeads - 1) / kDecodeHeads);
@@ -55,13 +75,14 @@ __host__ __device__ inline int DecodeHeadTiles(int num_heads, int num_kv_heads) 
 
 // Prefill packs (row, query head of the KV head), the head changing fastest, into tiles of this many.
 __host__ __device__ constexpr int PrefillTileRows(int head_dim) { return head_dim > 128 ? 64 : 128; }
-__host__ __device__ inline int32_t NumPrefillTiles(const DeviceSequence& sequence, int group, int head_dim) {
-  const int tile_rows = PrefillTileRows(head_dim);
-  return sequence.num_rows > 1 ? (sequence.num_rows * group + tile_rows - 1) / tile_rows : 0;
+__host__ __device__ inline int32_t NumPrefillTiles(const DeviceSequence& sequence, const AttentionShape& shape) {
+  if (sequence.num_rows < 2 || NumDecodeChunks(sequence, shape.window_tokens) > 0) return 0;
+  const int tile_rows = PrefillTileRows(shape.head_dim);
+  return (sequence.num_rows * (shape.num_heads / shape.num_kv_heads) + tile_rows - 1) / tile_rows;
 }
 
-// What LaunchAttentionPlan leaves: running sums over the sequences, [S + 1] each, and a counter per sequence and
-// decode head tile, zero between launches.
+// What LaunchAttentionPlan leaves: running sums over the sequences, [S + 1] each, and a counter for each of the
+// kFewRows rows of a sequence and each decode head tile, zero between launches.
 struct AttentionPlanView {
   int32_t* first_chunk;
   int32_t* first_tile;

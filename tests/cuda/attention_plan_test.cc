@@ -54,6 +54,33 @@ KERNEL_TEST("attention plan: the workspace has room for the chunks of any shorte
   }
 }
 
+KERNEL_TEST(
+    "attention plan: few rows that see much are cut so that each row's chunks hold what it sees, in the room "
+    "of one row's") {
+  for (const int32_t window : {0, 128, 1000, 2049, 16'128, 50'000}) {
+    for (int rows = 1; rows <= kFewRows + 1; ++rows) {
+      for (const int32_t seen : Lengths()) {
+        if (seen < rows) continue;
+        const DeviceSequence sequence{.num_rows = rows, .context_tokens = seen - rows};
+        const DecodeCut cut = CutForDecode(sequence, window);
+        const int32_t room = CutIntoChunks(seen, window).count;
+        EXPECT((cut.row_chunks > 0) == (rows == 1 || (rows <= kFewRows && room >= rows * kLeastRowChunks)))
+            << seen << window << rows;
+        EXPECT(NumDecodeChunks(sequence, window) <= room) << seen << window << rows;
+        if (cut.row_chunks == 0) continue;
+        EXPECT(cut.tokens % kSmallChunkTokens == 0) << seen << window << rows;
+        for (int row = 0; row < rows; ++row) {
+          const int32_t row_seen = sequence.context_tokens + row + 1;
+          const DecodeChunks chunks = ChunksOf(cut.tokens, row_seen, window);
+          EXPECT(chunks.count >= 1 && chunks.count <= cut.row_chunks) << seen << window << rows << row;
+          EXPECT(chunks.first * chunks.tokens <= FirstSeenToken(row_seen, window)) << seen << window << rows << row;
+          EXPECT(int64_t{chunks.first + chunks.count} * chunks.tokens >= row_seen) << seen << window << rows << row;
+        }
+      }
+    }
+  }
+}
+
 struct HostPlan {
   std::vector<int32_t> first_chunk = {0}, first_tile = {0};
 };
@@ -62,8 +89,12 @@ HostPlan PlanOnHost(const std::vector<DeviceSequence>& sequences, const Attentio
   const int group = shape.num_heads / shape.num_kv_heads;
   const int tile = PrefillTileRows(shape.head_dim);
   for (const DeviceSequence& s : sequences) {
-    const int32_t chunks = s.num_rows == 1 ? CutIntoChunks(s.context_tokens + 1, shape.window_tokens).count : 0;
-    const int32_t tiles = s.num_rows > 1 ? (s.num_rows * group + tile - 1) / tile : 0;
+    int32_t chunks = s.num_rows == 1 ? CutIntoChunks(s.context_tokens + 1, shape.window_tokens).count : 0;
+    int32_t tiles = s.num_rows > 1 ? (s.num_rows * group + tile - 1) / tile : 0;
+    if (s.num_rows > 1 && s.num_rows <= kFewRows) {
+      const int32_t share = CutIntoChunks(s.context_tokens + s.num_rows, shape.window_tokens).count / s.num_rows;
+      if (share >= kLeastRowChunks) chunks = share * s.num_rows, tiles = 0;
+    }
     plan.first_chunk.push_back(plan.first_chunk.back() + chunks);
     plan.first_tile.push_back(plan.first_tile.back() + tiles);
   }
@@ -77,8 +108,8 @@ KERNEL_TEST("attention plan: the running sums on the device are those of the hos
         .num_heads = 18, .num_kv_heads = 2, .head_dim = num_sequences % 2 == 0 ? 64 : 256, .window_tokens = 5000};
     std::vector<DeviceSequence> sequences;
     for (int s = 0; s < num_sequences; ++s) {
-      const int kind = random.Int(0, 3);  // padding, decode twice as often, prefill
-      const int rows = kind == 0 ? 0 : kind == 3 ? random.Int(2, 300) : 1;
+      const int kind = random.Int(0, 4);  // padding, decode twice as often, prefill, few rows
+      const int rows = kind == 0 ? 0 : kind == 3 ? random.Int(2, 300) : kind == 4 ? random.Int(2, 9) : 1;
       sequences.push_back({.num_rows = rows, .context_tokens = random.Int(0, 40'000)});
     }
     const size_t bytes = AttentionPlanBytes(shape, num_sequences);
@@ -94,7 +125,7 @@ KERNEL_TEST("attention plan: the running sums on the device are those of the hos
     EXPECT(std::equal(begin, begin + sums, want.first_chunk.begin())) << num_sequences;
     EXPECT(std::equal(begin + sums, begin + 2 * sums, want.first_tile.begin())) << num_sequences;
     // Nobody has arrived, in any of the head tiles: 9 heads a KV head are two.
-    EXPECT(words.end() - (begin + 2 * sums) == num_sequences * 4) << num_sequences;
+    EXPECT(words.end() - (begin + 2 * sums) == num_sequences * 4 * kFewRows) << num_sequences;
     EXPECT(std::all_of(begin + 2 * sums, words.end(), [](int32_t word) { return word == 0; })) << num_sequences;
   }
 }

@@ -89,6 +89,32 @@ KERNEL_TEST("attention: decode agrees with double where chunks lengthen, with an
   }
 }
 
+KERNEL_TEST("attention: few rows over a long context agree with double, in every dtype, with and without a window") {
+  for (const DType dtype : kKvTypes) {
+    for (const int window : {0, 1100}) {
+      // Two rows of eight chunks and more, three of twelve, and next to them what prefill and decode take.
+      const std::vector<StepSequence> sequences = {{2, 1200, 1}, {5, 40, 2}, {3, 1700, 3}, {1, 300, 4}, {2, 900, 5}};
+      AttentionStep step(
+          {.kv = {.dtype = dtype, .num_heads = 3, .num_kv_heads = 1, .head_dim = 32}, .window_tokens = window},
+          sequences);
+      const std::vector<uint16_t> out = step.Attend(2);
+      step.ExpectAgrees(out);
+      EXPECT(step.Attend(40) == out) << step.Describe() << "another grid, the plan's counters used before";
+      AttentionStep alone(
+          {.kv = {.dtype = dtype, .num_heads = 3, .num_kv_heads = 1, .head_dim = 32}, .window_tokens = window},
+          {sequences[2]});
+      EXPECT(alone.RowsOf(alone.Attend(), 0) == step.RowsOf(out, 2)) << step.Describe();
+    }
+  }
+}
+
+KERNEL_TEST("attention: few rows over a long context are no work for prefill") {
+  AttentionStep step({.kv = {.num_heads = 2, .num_kv_heads = 1, .head_dim = 32}}, {{2, 1200, 1}});
+  EXPECT(LaunchAttentionPlan(step.plan_launch(), nullptr) == cudaSuccess);
+  for (const uint16_t bits : step.Run(LaunchAttentionPrefill, step.launch())) EXPECT(bits == AttentionStep::kUnwritten);
+  step.ExpectAgrees(step.Run(LaunchAttentionDecode, step.launch()));
+}
+
 KERNEL_TEST("attention: prefill and its plain twin agree with double in every head dimension and dtype") {
   for (const int dim : {32, 64, 80, 96, 128, 256}) {
     for (const DType kv_dtype : kKvTypes) {
