@@ -38,6 +38,7 @@ class LoadedEngine final : public Engine {
 
   absl::Status Start(std::unique_ptr<Model> model, StepOrder order, std::function<void(const StepStats&)> on_step) {
     ASSIGN_OR_RETURN(std::unique_ptr<Scheduler> scheduler, Scheduler::Create(config_));
+    RETURN_IF_ERROR(model->RecordSteps());
     runner_ = std::make_unique<Runner>(std::move(model), *device_, &vocabulary_);
     // On a device that shares the host's memory a step is computed while it is launched: there is nothing to overlap.
     if (order == StepOrder::kAuto) order = device_->shares_host_memory() ? StepOrder::kPlain : StepOrder::kAhead;

@@ -190,6 +190,10 @@ void Model::FfnBlock(const Layer& layer, int64_t num_rows) {
   ops_.Matmul({.x = ffn, .w = weights.down.get(), .bias = layer.down_bias, .out = hidden, .residual = hidden.data});
 }
 
+absl::Status Model::RecordSteps() {
+  return ops_.RecordSteps([this](const StepInputs& inputs) { Forward(inputs); });
+}
+
 void Model::Forward(const StepInputs& inputs) {
   MILLRACE_CHECK(!inputs.tokens.empty() && static_cast<int64_t>(inputs.tokens.size()) <= limits_.max_rows,
                  "a step's rows exceed what was reserved");

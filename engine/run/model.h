@@ -39,6 +39,8 @@ class Model {
   static absl::StatusOr<std::unique_ptr<Model>> Create(const ModelInfo& info, ModelWeights weights,
                                                        const ModelLimits& limits, Device& device);
 
+  // Has the ops record their steps; once, before the first Forward. The errors of Ops::RecordSteps.
+  absl::Status RecordSteps();
   // Computes all layers; hidden states (before the final norm) stay inside until the next call.
   void Forward(const StepInputs& inputs);
   // Final norm of the given rows: [R, C] in the ops' activation dtype, on the device, R <= max_logit_rows. Valid until

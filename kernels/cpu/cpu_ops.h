@@ -29,6 +29,7 @@ class CpuOps final : public Ops {
   void EndStep() override {}
   absl::Status CollectStep() override { return absl::OkStatus(); }  // everything was computed at once
   void Replay(absl::FunctionRef<void(int64_t num_rows)> body) override;
+  absl::Status RecordSteps(absl::FunctionRef<void(const StepInputs&)>) override { return absl::OkStatus(); }
 
   void Matmul(const MatmulArgs& args) override;
   void Embed(const EmbedArgs& args) override;

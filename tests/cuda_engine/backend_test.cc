@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CUDA backend's host side, on the emulator: sampling through its staging, recorded steps, faults, memory.
+#include <cuda_runtime.h>
+
 #include <catch2/catch.hpp>
 #include <memory>
 #include <random>
@@ -220,9 +222,45 @@ TEST_CASE("GraphCache: rows are rounded up to what is recorded, and never beyond
   CHECK(cache.RoundedRows(20) == 20);
   CHECK(cache.RoundedRows(21) == 0);
   CHECK(cuda::GraphCache(0).RoundedRows(1) == 0);
+  CHECK(cache.RecordedRows() == std::vector<int64_t>{1, 2, 4, 8, 12, 16, 20});
+  CHECK(cuda::GraphCache(16).RecordedRows() == std::vector<int64_t>{1, 2, 4, 8, 12, 16});
+  CHECK(cuda::GraphCache(0).RecordedRows().empty());
   CHECK(cuda::GraphCache(4096).RoundedRows(513) == 0);
   CHECK(cuda::GraphCache::NumBytes(0) == 0);
   CHECK(cuda::GraphCache::NumBytes(8) < cuda::GraphCache::NumBytes(64));
+}
+
+TEST_CASE("CudaOps: every rounded number of rows is recorded before the first request, and what that takes is measured",
+          "[cuda]") {
+  StepLimits limits = kLimits;
+  limits.max_sequences = 6;
+  const std::unique_ptr<Device> device = Cuda();
+  Ops& ops = device->ops();
+  REQUIRE(ops.ReserveWorkspace(limits).ok());
+  std::vector<int64_t> called;
+  const auto forward = [&](const StepInputs& inputs) {
+    CHECK(inputs.slots[0] < 0);
+    ops.BeginStep(inputs);
+    ops.Replay([&](int64_t num_rows) { called.push_back(num_rows); });
+  };
+  SECTION("within the plan") {
+    simt::SetGraphBytes(size_t{1} << 20);
+    CHECK(ops.RecordSteps(forward).ToString() == "OK");
+    CHECK(called == std::vector<int64_t>{1, 2, 4, 6, 1, 2, 4, 6});
+    const std::vector<int32_t> tokens(5, 0);
+    const std::vector<int64_t> slots(5, -1);
+    const std::vector<AttentionSequence> sequences(5);
+    forward({.tokens = tokens, .positions = tokens, .slots = slots, .sequences = sequences});
+    CHECK(called.size() == 8);  // replayed at once
+    CHECK(static_cast<cuda::CudaDevice&>(*device).ops().num_replays() == 5);
+  }
+  SECTION("beyond it") {
+    simt::SetGraphBytes(size_t{3} << 20);
+    const absl::Status status = ops.RecordSteps(forward);
+    CHECK(status.code() == absl::StatusCode::kResourceExhausted);
+    CHECK_THAT(std::string(status.message()), Catch::Contains("take 12 MiB") && Catch::Contains("has 8 MiB"));
+  }
+  simt::SetGraphBytes(0);
 }
 
 TEST_CASE("GraphCache: what cannot be recorded is called instead, and is no fault", "[cuda]") {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
@@ -147,6 +148,32 @@ void CudaOps::Replay(absl::FunctionRef<void(int64_t num_rows)> body) {
   };
   if (step_.rounded_rows == 0) return launch();
   graphs_->Run(step_.rounded_rows, stream_, launch);
+}
+
+absl::Status CudaOps::ComputePadding(int64_t num_rows, absl::FunctionRef<void(const StepInputs&)> forward) {
+  const std::vector<int32_t> zeros(static_cast<size_t>(num_rows), 0);
+  const std::vector<int64_t> no_slots(zeros.size(), -1);
+  const std::vector<AttentionSequence> nobody(zeros.size());
+  forward({.tokens = zeros, .positions = zeros, .slots = no_slots, .sequences = nobody});
+  EndStep();
+  return CollectStep();
+}
+
+absl::Status CudaOps::RecordSteps(absl::FunctionRef<void(const StepInputs&)> forward) {
+  static_cast<void>(cudaSetDevice(config_.ordinal));
+  const std::vector<int64_t> recorded_rows = graphs_->RecordedRows();
+  // Called once first, which loads their kernels: what those take is no graph's.
+  for (const int64_t num_rows : recorded_rows) RETURN_IF_ERROR(ComputePadding(num_rows, forward));
+  size_t free_before = 0, free_after = 0, total = 0;
+  RETURN_IF_ERROR(ToStatus(cudaMemGetInfo(&free_before, &total), "asking for the device's memory"));
+  for (const int64_t num_rows : recorded_rows) RETURN_IF_ERROR(ComputePadding(num_rows, forward));
+  RETURN_IF_ERROR(ToStatus(cudaMemGetInfo(&free_after, &total), "asking for the device's memory"));
+  const size_t taken = free_before - std::min(free_before, free_after);
+  const size_t planned = GraphCache::NumBytes(MaxRecordedRows(limits_));
+  if (taken <= planned) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat("the recorded decode steps take ", taken >> 20,
+                                                   " MiB of the device's memory, and the memory plan has ",
+                                                   planned >> 20, " MiB for them: lower --max-num-seqs"));
 }
 
 void CudaOps::LaunchPlan() {

@@ -40,6 +40,7 @@ class CudaOps final : public Ops {
   void EndStep() override;
   absl::Status CollectStep() override;
   void Replay(absl::FunctionRef<void(int64_t num_rows)> body) override;
+  absl::Status RecordSteps(absl::FunctionRef<void(const StepInputs&)> forward) override;
 
   void Matmul(const MatmulArgs& args) override;
   void Embed(const EmbedArgs& args) override;
@@ -65,6 +66,7 @@ class CudaOps final : public Ops {
     bool is_decode = false;    // no sequence has more than one row
   };
   void LaunchPlan();
+  absl::Status ComputePadding(int64_t num_rows, absl::FunctionRef<void(const StepInputs&)> forward);
   // Where a norm or SwiGLU leaves its rows for `reader`; nothing when it does not read int8 rows.
   QuantizedRows QuantizedFor(const PackedWeight* reader, const Matrix& out);
 

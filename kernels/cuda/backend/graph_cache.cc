@@ -32,6 +32,14 @@ int64_t GraphCache::RoundedRows(int64_t rows) const {
   return std::min(kRows[index], max_rows_);
 }
 
+std::vector<int64_t> GraphCache::RecordedRows() const {
+  std::vector<int64_t> rows;
+  for (size_t i = 0; i < kRows.size() && (i == 0 || kRows[i - 1] < max_rows_); ++i) {
+    if (max_rows_ > 0) rows.push_back(std::min(kRows[i], max_rows_));
+  }
+  return rows;
+}
+
 void GraphCache::Run(int64_t rounded_rows, CudaStream& stream, absl::FunctionRef<void()> body) {
   Entry& entry = entries_[IndexOf(rounded_rows)];
   if (entry.was_called && entry.graph == nullptr) {

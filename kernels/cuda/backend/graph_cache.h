@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
@@ -22,11 +23,13 @@ class GraphCache {
   GraphCache(const GraphCache&) = delete;
   GraphCache& operator=(const GraphCache&) = delete;
 
-  // What the driver may take for the graphs of steps of up to max_rows rows.
+  // What the memory plan counts for the graphs of steps of up to max_rows rows; CudaOps::RecordSteps measures it.
   static size_t NumBytes(int64_t max_rows);
 
   // The rows a decode step of `rows` is padded to; 0: it is launched as it is.
   int64_t RoundedRows(int64_t rows) const;
+  // All that RoundedRows gives.
+  std::vector<int64_t> RecordedRows() const;
   // Launches body's work on the stream. For a number of rows: called the first time (which also loads its kernels),
   // recorded the second, replayed from then on. What cannot be recorded is called from then on.
   void Run(int64_t rounded_rows, CudaStream& stream, absl::FunctionRef<void()> body);

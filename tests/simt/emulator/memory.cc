@@ -148,6 +148,11 @@ void CheckDeviceAccess([[maybe_unused]] const void* address, [[maybe_unused]] si
 #endif
 }
 
+void TakeBytes(int64_t num_bytes) {
+  const std::lock_guard<std::mutex> lock(TheState().mu);
+  TheState().used_bytes += static_cast<size_t>(num_bytes);
+}
+
 void EndDependencies() {
 #ifndef SIMT_ASAN
   ++TheState().chain;

@@ -18,6 +18,7 @@ struct CUgraph_st {
   std::vector<std::function<cudaError_t()>> works;
 };
 struct CUgraphExec_st {
+  size_t num_bytes = 0;
   std::shared_ptr<const std::vector<std::function<cudaError_t()>>> works;
 };
 struct CUstream_st {
@@ -48,6 +49,7 @@ struct State {
   int num_deferring = 0;
   std::set<cudaStream_t> streams;
   HostWaits waits;
+  size_t graph_bytes = 0;
 };
 State& TheState() {
   static State state;
@@ -115,6 +117,8 @@ void FinishStreams() {
 
 DeferredStreams::DeferredStreams() { ++TheState().num_deferring; }
 DeferredStreams::~DeferredStreams() { --TheState().num_deferring; }
+
+void SetGraphBytes(size_t num_bytes) { TheState().graph_bytes = num_bytes; }
 
 bool HasDeferredWork() {
   const auto& streams = TheState().streams;
@@ -343,7 +347,10 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* 
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
-  *executable = new CUgraphExec_st{std::make_shared<const std::vector<std::function<cudaError_t()>>>(graph->works)};
+  const size_t num_bytes = simt::TheState().graph_bytes;
+  simt::TakeBytes(static_cast<int64_t>(num_bytes));
+  *executable =
+      new CUgraphExec_st{num_bytes, std::make_shared<const std::vector<std::function<cudaError_t()>>>(graph->works)};
   return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
@@ -361,6 +368,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   return cudaSuccess;
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+  simt::TakeBytes(-static_cast<int64_t>(executable->num_bytes));
   delete executable;
   return cudaSuccess;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 // What the parts of the emulated runtime share: errors that last, and streams that record.
+#include <cstdint>
 #include <functional>
 #include <vector>
 
@@ -17,6 +18,8 @@ void LoseDevice();
 // Runs the work, or keeps it when the stream captures or defers.
 cudaError_t RunOrRecord(cudaStream_t stream, std::function<cudaError_t()> work);
 bool IsDeferring(cudaStream_t stream);
+// Memory of the device that its runtime takes, or gives back, for itself.
+void TakeBytes(int64_t num_bytes);
 // What every stream has deferred. The host waits.
 void FinishStreams();
 

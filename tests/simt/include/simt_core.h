@@ -84,6 +84,8 @@ class DeferredStreams {
   DeferredStreams();
   ~DeferredStreams();
 };
+// What each instantiated graph takes of the device's memory, from now on; 0 at first.
+void SetGraphBytes(size_t num_bytes);
 // Whether a stream has work that nobody waited for.
 bool HasDeferredWork();
 // How often the host waited for a stream (or for all of the device), and for events, since the last call.
