@@ -135,8 +135,7 @@ struct LogprobsArgs {
   absl::Span<SampleResult> results;  // one per row; token = target
 };
 
-// A token that the host does not know yet: the one that the row `index` of those given to Sample in the step before
-// draws, counted over its calls.
+// A token that the host does not know yet: what row `index` of those the step before gave to Sample draws.
 constexpr int32_t DrawnToken(int32_t index) { return -1 - index; }
 
 // The rows of a step, laid out for the ops. Spans belong to the caller and hold until the step is ended.
@@ -167,8 +166,7 @@ struct StepLimits {
 class Ops {
  public:
   virtual ~Ops() = default;
-  virtual DType activation_dtype() const = 0;  // of every activation Matrix but logits: float32 on the CPU
-
+  virtual DType activation_dtype() const = 0;          // of every activation Matrix but logits: float32 on the CPU
   virtual bool takes_kv_dtype(DType dtype) const = 0;  // of KvLayer
 
   // Lays a weight out for Matmul. InvalidArgument names a shape or group the backend cannot take.
@@ -179,20 +177,18 @@ class Ops {
   virtual absl::Status ReserveWorkspace(const StepLimits& limits) = 0;
   virtual size_t WorkspaceBytes(const StepLimits& limits) const = 0;
 
-  // Opens a step: Embed, RopeAppend and Attention are given these very spans until EndStep. REQUIRES: at most one step
-  // is ended and not collected.
+  // Opens a step: Embed, RopeAppend and Attention are given these very spans. REQUIRES: at most one is not collected.
   virtual void BeginStep(const StepInputs& inputs) = 0;
-  // Closes it: nothing more is asked of it.
-  virtual void EndStep() = 0;
-  // Waits for the oldest step that was ended and not collected, and for no later one. The results of its Sample and
-  // Logprobs are filled when it returns; Internal: the first fault of anything launched.
+  virtual void EndStep() = 0;  // nothing more is asked of it
+  // Waits for the oldest step that was ended and not collected, and for no later one; then the results of its Sample
+  // and Logprobs are filled. Internal: the first fault of anything launched.
   virtual absl::Status CollectStep() = 0;
   // Calls body(num_rows), which launches the open step's layers on matrices of so many rows: the step's own, or more
   // when a backend replays a launch sequence recorded for a rounded number (at most max_rows; rows of padding are
   // computed and mean nothing). A recorded body is not called again, so it may depend on num_rows alone.
   virtual void Replay(absl::FunctionRef<void(int64_t num_rows)> body) = 0;
-  // Records whatever Replay will, before the first request: `forward` computes a step of the rows it is given, which
-  // are padding. ResourceExhausted: recordings take more memory than WorkspaceBytes counts for them. Internal: a fault.
+  // Records what Replay will, before the first request: `forward` computes a step of padding. ResourceExhausted: that
+  // takes more memory than WorkspaceBytes counts for it. Internal: a fault.
   virtual absl::Status RecordSteps(absl::FunctionRef<void(const StepInputs&)> forward) = 0;
 
   virtual void Matmul(const MatmulArgs& args) = 0;
