@@ -12,6 +12,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/expert_ops.h"
 #include "kernels/kv_layer.h"
 #include "kernels/tensor.h"
 
@@ -155,6 +156,7 @@ struct StepLimits {
   int head_dim = 0;
   int page_tokens = 16;
   int32_t window_tokens = 0;
+  int num_expert_choices = 0;  // experts of a row; 0: there are none
 };
 
 class Ops {
@@ -188,6 +190,7 @@ class Ops {
   virtual void GatherRows(const GatherRowsArgs& args) = 0;
   virtual void Sample(const SampleArgs& args) = 0;  // results are filled when it returns, as are those of Logprobs
   virtual void Logprobs(const LogprobsArgs& args) = 0;
+  virtual ExpertOps& experts() = 0;
 };
 
 }  // namespace millrace

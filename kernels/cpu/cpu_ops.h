@@ -4,6 +4,7 @@
 // chosen at start. Owned by CpuDevice; engine thread (Pack: the loading thread before that).
 #include <memory>
 
+#include "kernels/cpu/cpu_expert_ops.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/op_context.h"
 #include "kernels/cpu/thread_pool.h"
@@ -36,11 +37,13 @@ class CpuOps final : public Ops {
   void GatherRows(const GatherRowsArgs& args) override;
   void Sample(const SampleArgs& args) override;
   void Logprobs(const LogprobsArgs& args) override;
+  ExpertOps& experts() override { return experts_; }
 
  private:
   ThreadPool pool_;
   const OpContext context_;
   MatmulWorkspace matmul_workspace_;
+  CpuExpertOps experts_{context_, matmul_workspace_};
   int64_t step_rows_ = 0;
 };
 

@@ -79,7 +79,7 @@ size_t CudaOps::PackedBytes(WeightFormat format, DType dtype, int64_t n, int64_t
 
 size_t CudaOps::WorkspaceBytes(const StepLimits& limits) const {
   return StepStaging::NumBytes(limits) + Sampler::NumBytes(limits) + PlanBytes(limits) + AttentionBytes(limits) +
-         MatmulBytes(limits) + QuantizedBytes(limits) + ScaleBytes(limits) +
+         MatmulBytes(limits) + QuantizedBytes(limits) + ScaleBytes(limits) + CudaExpertOps::WorkspaceBytes(limits) +
          (cublaslt_ == nullptr ? 0 : CublasLt::kWorkspaceBytes) +
          (config_.uses_graphs ? GraphCache::NumBytes(MaxRecordedRows(limits)) : 0);
 }
@@ -94,6 +94,7 @@ absl::Status CudaOps::ReserveWorkspace(const StepLimits& limits) {
   ASSIGN_OR_RETURN(attention_workspace_, DeviceMemory::Allocate(AttentionBytes(limits), stream_));
   ASSIGN_OR_RETURN(quantized_values_, DeviceMemory::Allocate(QuantizedBytes(limits), stream_));
   ASSIGN_OR_RETURN(quantized_scales_, DeviceMemory::Allocate(ScaleBytes(limits), stream_));
+  RETURN_IF_ERROR(experts_.ReserveWorkspace(limits));
   if (cublaslt_ != nullptr) {
     ASSIGN_OR_RETURN(cublaslt_workspace_, DeviceMemory::Allocate(CublasLt::kWorkspaceBytes, stream_));
   }

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "kernels/cuda/backend/cublaslt.h"
+#include "kernels/cuda/backend/cuda_expert_ops.h"
 #include "kernels/cuda/backend/cuda_memory.h"
 #include "kernels/cuda/backend/cuda_stream.h"
 #include "kernels/cuda/backend/cuda_weight.h"
@@ -26,7 +27,10 @@ class CudaOps final : public Ops {
  public:
   // REQUIRES: `stream` outlives this and belongs to the device.
   CudaOps(CudaStream& stream, const CudaOpsConfig& config)
-      : stream_(stream), config_(config), cublaslt_(CublasLt::Open()) {}
+      : stream_(stream),
+        config_(config),
+        cublaslt_(CublasLt::Open()),
+        experts_(stream, {.ordinal = config.ordinal, .num_multiprocessors = config.num_multiprocessors}) {}
 
   DType activation_dtype() const override { return DType::kBF16; }
   bool takes_kv_dtype(DType dtype) const override;
@@ -46,6 +50,7 @@ class CudaOps final : public Ops {
   void GatherRows(const GatherRowsArgs& args) override;
   void Sample(const SampleArgs& args) override;
   void Logprobs(const LogprobsArgs& args) override;
+  ExpertOps& experts() override { return experts_; }
 
   // Forgets recorded steps, with which goes what they hold on to. No step may follow.
   void DropGraphs() { graphs_ = nullptr; }
@@ -81,6 +86,7 @@ class CudaOps final : public Ops {
   std::unique_ptr<DeviceMemory> quantized_scales_;
   const PackedWeight* quantized_reader_ = nullptr;  // whom the quantised rows are for; null: nobody
   Step step_;
+  CudaExpertOps experts_;
 };
 
 }  // namespace millrace::cuda

@@ -53,8 +53,7 @@ std::vector<uint16_t> Rounded(const WeightSource& source, DType dtype) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<CudaWeight>> CudaWeight::Pack(const WeightSource& given, DType dense_dtype,
-                                                             CudaStream& stream) {
+absl::StatusOr<WeightOnHost> PackOnHost(const WeightSource& given, DType dense_dtype) {
   RETURN_IF_ERROR(CheckSource(given));
   WeightSource source = given;
   std::vector<uint16_t> rounded;
@@ -69,12 +68,21 @@ absl::StatusOr<std::unique_ptr<CudaWeight>> CudaWeight::Pack(const WeightSource&
                                                .k = source.k,
                                                .group_size = source.group_size,
                                                .has_zeros = source.zeros != nullptr});
-  std::array<std::vector<uint8_t>, 3> parts;
+  WeightOnHost host;
+  std::array<std::vector<uint8_t>, 3>& parts = host.parts;
   parts[0].resize(sizes.values_bytes);
   parts[1].resize(sizes.scales_bytes);
   parts[2].resize(sizes.zeros_bytes);
+  host.weight = PackWeight(source, {parts[0].data(), parts[1].data(), parts[2].data()});
+  return host;
+}
+
+absl::StatusOr<std::unique_ptr<CudaWeight>> CudaWeight::Pack(const WeightSource& source, DType dense_dtype,
+                                                             CudaStream& stream) {
+  ASSIGN_OR_RETURN(const WeightOnHost host, PackOnHost(source, dense_dtype));
+  const std::array<std::vector<uint8_t>, 3>& parts = host.parts;
   auto weight = std::make_unique<CudaWeight>();
-  weight->weight_ = PackWeight(source, {parts[0].data(), parts[1].data(), parts[2].data()});
+  weight->weight_ = host.weight;
   std::array<const void**, 3> pointers = {&weight->weight_.values, &weight->weight_.scales, &weight->weight_.zeros};
   for (size_t i = 0; i < parts.size(); ++i) {
     if (parts[i].empty()) continue;

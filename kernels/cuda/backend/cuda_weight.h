@@ -2,7 +2,9 @@
 #pragma once
 // A weight matrix in device memory, in the layout of matmul_pack.h. Made by the loading thread, immutable afterwards.
 #include <array>
+#include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/cuda/backend/cuda_memory.h"
@@ -10,6 +12,14 @@
 #include "kernels/tensor.h"
 
 namespace millrace::cuda {
+
+// A weight laid out for the device, still in the host's memory: values, scales, zeros; absent parts are empty.
+struct WeightOnHost {
+  WeightOnDevice weight;  // its pointers are null
+  std::array<std::vector<uint8_t>, 3> parts;
+};
+// Errors as of CudaWeight::Pack.
+absl::StatusOr<WeightOnHost> PackOnHost(const WeightSource& source, DType dense_dtype);
 
 class CudaWeight final : public PackedWeight {
  public:
