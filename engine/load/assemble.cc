@@ -62,10 +62,16 @@ class Assembler {
     }
     ASSIGN_OR_RETURN(layer.qkv, Linear(spec.qkv, formats_.linear));
     ASSIGN_OR_RETURN(layer.o, Linear(spec.o, formats_.linear));
-    ASSIGN_OR_RETURN(layer.gate_up, Linear(spec.gate_up, formats_.linear));
-    ASSIGN_OR_RETURN(layer.down, Linear(spec.down, formats_.linear));
     ASSIGN_OR_RETURN(layer.qkv_bias, Bias(spec.qkv));
     ASSIGN_OR_RETURN(layer.o_bias, Bias(spec.o));
+    if (!spec.router.parts.empty()) {
+      ASSIGN_OR_RETURN(layer.router, Router(spec.router));
+      ASSIGN_OR_RETURN(layer.expert_gate_up, Experts(spec.expert_gate_ups));
+      ASSIGN_OR_RETURN(layer.expert_down, Experts(spec.expert_downs));
+      return layer;
+    }
+    ASSIGN_OR_RETURN(layer.gate_up, Linear(spec.gate_up, formats_.linear));
+    ASSIGN_OR_RETURN(layer.down, Linear(spec.down, formats_.linear));
     ASSIGN_OR_RETURN(layer.gate_up_bias, Bias(spec.gate_up));
     ASSIGN_OR_RETURN(layer.down_bias, Bias(spec.down));
     return layer;
@@ -76,25 +82,64 @@ class Assembler {
     absl::StatusOr<std::unique_ptr<PackedWeight>> packed =
         plan.is_stored ? PackStored(spec) : PackFloats(spec, plan.kind);
     if (packed.ok()) return packed;
-    return absl::Status(packed.status().code(), absl::StrCat(spec.parts[0].name, ": ", packed.status().message()));
+    return Explain(spec, packed.status());
+  }
+
+  absl::StatusOr<std::unique_ptr<PackedWeight>> Router(const LinearSpec& spec) {
+    absl::StatusOr<std::unique_ptr<PackedWeight>> packed = PackFloats(spec, {.dtype = formats_.embedding});
+    if (packed.ok()) return packed;
+    return Explain(spec, packed.status());
+  }
+
+  absl::StatusOr<std::unique_ptr<PackedExperts>> Experts(const std::vector<LinearSpec>& specs) {
+    ASSIGN_OR_RETURN(const LinearPlan plan, PlanExperts(specs, formats_.linear, formats_.may_keep_stored, source_));
+    std::unique_ptr<BuiltWeight> built;
+    return device_.ops().experts().Pack(static_cast<int>(specs.size()), [&](int e) -> absl::StatusOr<WeightSource> {
+      const LinearSpec& spec = specs[static_cast<size_t>(e)];
+      built.reset();
+      absl::StatusOr<std::unique_ptr<BuiltWeight>> weight =
+          plan.is_stored ? JoinStored(spec) : BuildFloats(spec, plan.kind);
+      if (!weight.ok()) return Explain(spec, weight.status());
+      built = *std::move(weight);
+      return built->source;
+    });
+  }
+
+  static absl::Status Explain(const LinearSpec& spec, const absl::Status& status) {
+    return absl::Status(status.code(), absl::StrCat(spec.parts[0].name, ": ", status.message()));
   }
 
   absl::StatusOr<std::unique_ptr<PackedWeight>> PackStored(const LinearSpec& spec) {
+    ASSIGN_OR_RETURN(const std::unique_ptr<BuiltWeight> stored, JoinStored(spec));
+    return device_.ops().Pack(stored->source);
+  }
+
+  absl::StatusOr<std::unique_ptr<BuiltWeight>> JoinStored(const LinearSpec& spec) {
     std::vector<std::unique_ptr<BuiltWeight>> parts;
     for (const LinearSpec::Part& part : spec.parts) {
       ASSIGN_OR_RETURN(std::unique_ptr<BuiltWeight> stored, source_.Stored(part.name, part.n, spec.k));
       parts.push_back(std::move(stored));
     }
-    return device_.ops().Pack(JoinWeights(std::move(parts))->source);
+    return JoinWeights(std::move(parts));
   }
 
   absl::StatusOr<std::unique_ptr<PackedWeight>> PackFloats(const LinearSpec& spec, const WeightKind& kind) {
+    ASSIGN_OR_RETURN(const MatrixRows rows, FloatRows(spec));
+    return PackRows(rows, kind, device_.ops());
+  }
+
+  absl::StatusOr<std::unique_ptr<BuiltWeight>> BuildFloats(const LinearSpec& spec, const WeightKind& kind) {
+    ASSIGN_OR_RETURN(const MatrixRows rows, FloatRows(spec));
+    return BuildWeight(rows, kind);
+  }
+
+  absl::StatusOr<MatrixRows> FloatRows(const LinearSpec& spec) {
     std::vector<MatrixRows> parts;
     for (const LinearSpec::Part& part : spec.parts) {
       ASSIGN_OR_RETURN(MatrixRows rows, source_.Matrix(part.name + ".weight", part.n, spec.k));
       parts.push_back(std::move(rows));
     }
-    return PackRows(ConcatRows(std::move(parts)), kind, device_.ops());
+    return ConcatRows(std::move(parts));
   }
 
   absl::StatusOr<std::vector<float>> Bias(const LinearSpec& spec) {

@@ -30,13 +30,15 @@ class InfoReader {
   absl::Status Read() {
     RETURN_IF_ERROR(ReadArchitecture());
     RETURN_IF_ERROR(ReadSizes());
+    RETURN_IF_ERROR(ReadExperts());
     RETURN_IF_ERROR(ReadHeads());
     RETURN_IF_ERROR(ReadRope());
     RETURN_IF_ERROR(ReadScaling());
     ReadTensors();
     RETURN_IF_ERROR(ReadTokenIds());
+    RETURN_IF_ERROR(CheckShape(info_));
     info_.num_parameters = CountParameters(info_);
-    return CheckShape(info_);
+    return absl::OkStatus();
   }
 
  private:
@@ -73,17 +75,38 @@ class InfoReader {
     } else if (prefix_ == "qwen3") {
       info_.architecture = Architecture::kQwen3;
       info_.architecture_name = "Qwen3ForCausalLM";
+    } else if (prefix_ == "qwen3moe") {
+      info_.architecture = Architecture::kQwen3Moe;
+      info_.architecture_name = "Qwen3MoeForCausalLM";
     } else {
       return absl::UnimplementedError(absl::StrCat("GGUF: architecture '", prefix_.substr(0, 50),
-                                                   "' is not supported; supported: llama, qwen2, qwen3"));
+                                                   "' is not supported; supported: llama, qwen2, qwen3, qwen3moe"));
     }
     ASSIGN_OR_RETURN(const int32_t num_splits, IntAt("split.count", 1));
     if (num_splits > 1) {
       return absl::UnimplementedError(
           absl::StrCat("GGUF: one of ", num_splits, " files of a split model; merge them into one file"));
     }
-    ASSIGN_OR_RETURN(const int32_t num_experts, Int("expert_count", 0, {0, kAnyPositive.high}));
-    if (num_experts > 0) return absl::UnimplementedError("GGUF: models with experts are not supported");
+    return absl::OkStatus();
+  }
+
+  // Mixtral's files are of architecture llama.
+  absl::Status ReadExperts() {
+    ExpertParams& experts = info_.experts;
+    const bool is_qwen = info_.architecture == Architecture::kQwen3Moe;
+    ASSIGN_OR_RETURN(experts.num_experts, Int("expert_count", is_qwen ? std::nullopt : std::optional<int64_t>(0),
+                                              {is_qwen ? 1 : 0, kAnyPositive.high}));
+    if (experts.num_experts == 0) return absl::OkStatus();
+    if (info_.architecture == Architecture::kLlama) {
+      info_.architecture = Architecture::kMixtral;
+      info_.architecture_name = "MixtralForCausalLM";
+    } else if (!is_qwen) {
+      return absl::UnimplementedError(absl::StrCat("GGUF: experts in architecture '", prefix_, "' are not supported"));
+    }
+    ASSIGN_OR_RETURN(experts.num_choices, Int("expert_used_count", std::nullopt, kAnyPositive));
+    ASSIGN_OR_RETURN(experts.ffn_dim,
+                     Int("expert_feed_forward_length", is_qwen ? std::nullopt : std::optional<int64_t>(info_.ffn_dim),
+                         {1, 1 << 20}));
     return absl::OkStatus();
   }
 
@@ -171,8 +194,10 @@ class InfoReader {
     info_.has_qkv_bias = has("blk.0.attn_q.bias");
     info_.has_o_bias = has("blk.0.attn_output.bias");
     info_.has_mlp_bias = has("blk.0.ffn_down.bias");
-    info_.has_qk_norm = has("blk.0.attn_q_norm.weight") || info_.architecture == Architecture::kQwen3;
-    const auto linear = file_.tensors.find("blk.0.ffn_down.weight");
+    info_.has_qk_norm = has("blk.0.attn_q_norm.weight") || info_.architecture == Architecture::kQwen3 ||
+                        info_.architecture == Architecture::kQwen3Moe;
+    const auto linear =
+        file_.tensors.find(HasExperts(info_, 0) ? "blk.0.ffn_down_exps.weight" : "blk.0.ffn_down.weight");
     const GgmlType type = linear == file_.tensors.end() ? GgmlType::kF16 : linear->second.type;
     info_.dtype_name = type == GgmlType::kF32 ? "float32" : type == GgmlType::kBF16 ? "bfloat16" : "float16";
     info_.weights_name = absl::StrCat("GGUF ", std::string(GgmlTypeName(type)));

@@ -8,9 +8,11 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "absl/types/span.h"
 #include "engine/load/float_bits.h"
 #include "engine/load/float_tensor.h"
 #include "engine/load/gguf.h"
@@ -30,13 +32,60 @@ struct NamePair {
 };
 
 constexpr NamePair kLayerNames[] = {
-    {"input_layernorm.", "attn_norm."},    {"post_attention_layernorm.", "ffn_norm."},
-    {"self_attn.q_proj.", "attn_q."},      {"self_attn.k_proj.", "attn_k."},
-    {"self_attn.v_proj.", "attn_v."},      {"self_attn.o_proj.", "attn_output."},
-    {"self_attn.q_norm.", "attn_q_norm."}, {"self_attn.k_norm.", "attn_k_norm."},
-    {"mlp.gate_proj.", "ffn_gate."},       {"mlp.up_proj.", "ffn_up."},
+    {"input_layernorm.", "attn_norm."},
+    {"post_attention_layernorm.", "ffn_norm."},
+    {"self_attn.q_proj.", "attn_q."},
+    {"self_attn.k_proj.", "attn_k."},
+    {"self_attn.v_proj.", "attn_v."},
+    {"self_attn.o_proj.", "attn_output."},
+    {"self_attn.q_norm.", "attn_q_norm."},
+    {"self_attn.k_norm.", "attn_k_norm."},
+    {"mlp.gate_proj.", "ffn_gate."},
+    {"mlp.up_proj.", "ffn_up."},
     {"mlp.down_proj.", "ffn_down."},
+    {"mlp.gate.", "ffn_gate_inp."},
+    {"block_sparse_moe.gate.", "ffn_gate_inp."},
 };
+
+// All experts of a layer are one tensor; Mixtral's names, then Qwen's.
+constexpr NamePair kExpertNames[] = {
+    {"w1.", "ffn_gate_exps."},        {"w3.", "ffn_up_exps."},      {"w2.", "ffn_down_exps."},
+    {"gate_proj.", "ffn_gate_exps."}, {"up_proj.", "ffn_up_exps."}, {"down_proj.", "ffn_down_exps."},
+};
+
+// The number after "experts." of a name inside a layer; nothing for what is no expert's.
+std::optional<int64_t> ConsumeExpert(absl::string_view& rest) {
+  absl::string_view name = rest;
+  int64_t expert = 0;
+  if (!absl::ConsumePrefix(&name, "mlp.experts.") && !absl::ConsumePrefix(&name, "block_sparse_moe.experts.")) {
+    return std::nullopt;
+  }
+  const absl::string_view number = name.substr(0, name.find('.'));
+  if (!absl::SimpleAtoi(number, &expert) || expert < 0 || number.size() == name.size()) return std::nullopt;
+  rest = name.substr(number.size() + 1);
+  return expert;
+}
+
+struct GgufName {
+  std::string tensor;             // empty: GGUF has no counterpart
+  std::optional<int64_t> expert;  // its part of the tensor
+};
+
+GgufName GgufNameOf(const std::string& hf_name) {
+  if (hf_name == "model.embed_tokens.weight") return {.tensor = "token_embd.weight", .expert = {}};
+  if (hf_name == "model.norm.weight") return {.tensor = "output_norm.weight", .expert = {}};
+  if (hf_name == "lm_head.weight") return {.tensor = "output.weight", .expert = {}};
+  absl::string_view rest = hf_name;
+  if (!absl::ConsumePrefix(&rest, "model.layers.")) return {};
+  const absl::string_view layer = rest.substr(0, rest.find('.'));
+  rest.remove_prefix(std::min(layer.size() + 1, rest.size()));
+  const std::optional<int64_t> expert = ConsumeExpert(rest);
+  for (const NamePair& pair : expert.has_value() ? absl::Span<const NamePair>(kExpertNames) : kLayerNames) {
+    if (!absl::ConsumePrefix(&rest, pair.hf)) continue;
+    return {.tensor = absl::StrCat("blk.", layer, ".", pair.gguf, rest), .expert = expert};
+  }
+  return {};
+}
 
 std::optional<DType> FloatTypeOf(GgmlType type) {
   switch (type) {
@@ -106,38 +155,38 @@ class GgufTensors final : public TensorSource {
   bool Has(const std::string& name) const override { return file_.tensors.contains(GgufTensorName(name)); }
 
   absl::StatusOr<MatrixRows> Matrix(const std::string& name, int64_t n, int64_t k) override {
-    ASSIGN_OR_RETURN(const GgufTensor* tensor, Find(name, {n, k}));
-    if (const std::optional<DType> dtype = FloatTypeOf(tensor->type)) return FloatRows(tensor->data, *dtype, n, k);
+    ASSIGN_OR_RETURN(const GgufTensor tensor, Find(name, {n, k}));
+    if (const std::optional<DType> dtype = FloatTypeOf(tensor.type)) return FloatRows(tensor.data, *dtype, n, k);
     return MatrixRows{.n = n,
                       .k = k,
-                      .read = [tensor, k](int64_t row, float* out) { ReadQuantizedRow(*tensor, row, k, out); },
+                      .read = [tensor, k](int64_t row, float* out) { ReadQuantizedRow(tensor, row, k, out); },
                       .stored = {}};
   }
 
   absl::StatusOr<std::vector<float>> Vector(const std::string& name, int64_t n) override {
-    ASSIGN_OR_RETURN(const GgufTensor* tensor, Find(name, {n}));
-    if (const std::optional<DType> dtype = FloatTypeOf(tensor->type)) return FloatVector(tensor->data, *dtype, n);
+    ASSIGN_OR_RETURN(const GgufTensor tensor, Find(name, {n}));
+    if (const std::optional<DType> dtype = FloatTypeOf(tensor.type)) return FloatVector(tensor.data, *dtype, n);
     return absl::InvalidArgumentError(absl::StrCat("GGUF: tensor ", GgufTensorName(name), " is ",
-                                                   std::string(GgmlTypeName(tensor->type)), "; floats expected"));
+                                                   std::string(GgmlTypeName(tensor.type)), "; floats expected"));
   }
 
   absl::StatusOr<std::optional<StoredForm>> FormOf(const std::string& name, int64_t n, int64_t k) override {
-    ASSIGN_OR_RETURN(const GgufTensor* tensor, Find(name + ".weight", {n, k}));
-    if (FloatTypeOf(tensor->type).has_value()) return std::nullopt;
-    const WeightFormat format = tensor->type == GgmlType::kQ8_0 ? WeightFormat::kInt8 : WeightFormat::kInt4;
+    ASSIGN_OR_RETURN(const GgufTensor tensor, Find(name + ".weight", {n, k}));
+    if (FloatTypeOf(tensor.type).has_value()) return std::nullopt;
+    const WeightFormat format = tensor.type == GgmlType::kQ8_0 ? WeightFormat::kInt8 : WeightFormat::kInt4;
     return StoredForm{.kind = {.format = format, .group_size = kBlock}};
   }
 
   absl::StatusOr<std::unique_ptr<BuiltWeight>> Stored(const std::string& name, int64_t n, int64_t k) override {
-    ASSIGN_OR_RETURN(const GgufTensor* tensor, Find(name + ".weight", {n, k}));
+    ASSIGN_OR_RETURN(const GgufTensor tensor, Find(name + ".weight", {n, k}));
     auto built = std::make_unique<BuiltWeight>();
-    const bool is_q8 = tensor->type == GgmlType::kQ8_0;
+    const bool is_q8 = tensor.type == GgmlType::kQ8_0;
     built->source = {.format = is_q8 ? WeightFormat::kInt8 : WeightFormat::kInt4, .n = n, .k = k, .group_size = kBlock};
     built->values.resize(static_cast<size_t>(is_q8 ? n * k : n * k / 2));
     built->scales.resize(static_cast<size_t>(n * k / kBlock));
     std::atomic<bool> are_finite{true};
     ForEachChunk(n, kChunkRows, [&](int64_t begin, int64_t end) {
-      if (!SplitBlocks(*tensor, begin, end, *built)) are_finite = false;
+      if (!SplitBlocks(tensor, begin, end, *built)) are_finite = false;
     });
     if (!are_finite) return absl::InvalidArgumentError("a scale is not finite");
     built->PointSource();
@@ -147,18 +196,28 @@ class GgufTensors final : public TensorSource {
   void Release() override { mapped_->DropPages(); }
 
  private:
-  absl::StatusOr<const GgufTensor*> Find(const std::string& hf_name, const std::vector<int64_t>& shape) const {
-    const std::string name = GgufTensorName(hf_name);
-    const auto found = file_.tensors.find(name);
+  // One expert's part where the tensor holds all of them.
+  absl::StatusOr<GgufTensor> Find(const std::string& hf_name, std::vector<int64_t> shape) const {
+    const GgufName name = GgufNameOf(hf_name);
+    const auto found = file_.tensors.find(name.tensor);
     if (found == file_.tensors.end()) {
-      return absl::InvalidArgumentError(absl::StrCat("GGUF: tensor ", name.empty() ? hf_name : name, " is missing"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("GGUF: tensor ", name.tensor.empty() ? hf_name : name.tensor, " is missing"));
     }
-    if (found->second.shape != shape) {
-      return absl::InvalidArgumentError(absl::StrCat("GGUF: tensor ", name, " has shape [",
-                                                     absl::StrJoin(found->second.shape, ", "),
-                                                     "], the metadata asks for [", absl::StrJoin(shape, ", "), "]"));
+    GgufTensor tensor = found->second;
+    const bool is_stack = name.expert.has_value();
+    const int64_t num_stacked = is_stack ? tensor.shape.front() : 1;
+    if (is_stack) shape.insert(shape.begin(), std::max(num_stacked, *name.expert + 1));
+    if (tensor.shape != shape) {
+      return absl::InvalidArgumentError(absl::StrCat("GGUF: tensor ", name.tensor, " has shape [",
+                                                     absl::StrJoin(tensor.shape, ", "), "], the metadata asks for [",
+                                                     absl::StrJoin(shape, ", "), "]"));
     }
-    return &found->second;
+    if (!is_stack) return tensor;
+    tensor.num_bytes /= static_cast<size_t>(num_stacked);
+    tensor.data = static_cast<const char*>(tensor.data) + static_cast<size_t>(*name.expert) * tensor.num_bytes;
+    tensor.shape.erase(tensor.shape.begin());
+    return tensor;
   }
 
   const std::shared_ptr<MappedFile> mapped_;
@@ -167,19 +226,7 @@ class GgufTensors final : public TensorSource {
 
 }  // namespace
 
-std::string GgufTensorName(const std::string& hf_name) {
-  if (hf_name == "model.embed_tokens.weight") return "token_embd.weight";
-  if (hf_name == "model.norm.weight") return "output_norm.weight";
-  if (hf_name == "lm_head.weight") return "output.weight";
-  absl::string_view rest = hf_name;
-  if (!absl::ConsumePrefix(&rest, "model.layers.")) return "";
-  const absl::string_view layer = rest.substr(0, rest.find('.'));
-  rest.remove_prefix(std::min(layer.size() + 1, rest.size()));
-  for (const NamePair& pair : kLayerNames) {
-    if (absl::ConsumePrefix(&rest, pair.hf)) return absl::StrCat("blk.", layer, ".", pair.gguf, rest);
-  }
-  return "";
-}
+std::string GgufTensorName(const std::string& hf_name) { return GgufNameOf(hf_name).tensor; }
 
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenGgufTensors(const std::string& path) {
   ASSIGN_OR_RETURN(std::shared_ptr<MappedFile> mapped, MappedFile::Open(path));

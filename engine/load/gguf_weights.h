@@ -10,7 +10,8 @@
 
 namespace millrace {
 
-// "model.layers.3.mlp.up_proj.weight" -> "blk.3.ffn_up.weight"; empty for a name GGUF has no counterpart for.
+// "model.layers.3.mlp.up_proj.weight" -> "blk.3.ffn_up.weight"; empty for a name GGUF has no counterpart for. Experts
+// are parts of one tensor: "model.layers.3.mlp.experts.7.up_proj.weight" -> "blk.3.ffn_up_exps.weight".
 std::string GgufTensorName(const std::string& hf_name);
 
 // Errors as of ParseGguf, with the path.

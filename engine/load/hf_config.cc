@@ -8,6 +8,7 @@
 #include <limits>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/load/model_shape.h"
@@ -96,6 +97,23 @@ class Fields {
     }
     return ids;
   }
+  // A list of at most `high` numbers in [0, high); empty when absent.
+  std::vector<int32_t> Indices(std::string_view name, int32_t high) {
+    std::vector<int32_t> indices;
+    element value;
+    simdjson::dom::array list;
+    if (!Find(name, value)) return indices;
+    if (value.get(list) != simdjson::SUCCESS) return Fail(name, "not a list"), indices;
+    for (const element item : list) {
+      int64_t index = 0;
+      if (item.get(index) != simdjson::SUCCESS || index < 0 || index >= high ||
+          indices.size() == static_cast<size_t>(high)) {
+        return Fail(name, absl::StrCat("not a list of at most ", high, " numbers below ", high)), indices;
+      }
+      indices.push_back(static_cast<int32_t>(index));
+    }
+    return indices;
+  }
   template <typename T>
   void Optional(std::string_view name, std::optional<T>& out, double low, double high) {
     element value;
@@ -120,27 +138,47 @@ absl::StatusOr<object> ParseObject(std::string_view json, simdjson::dom::parser&
   return fields;
 }
 
+constexpr std::pair<std::string_view, Architecture> kArchitectures[] = {
+    {"LlamaForCausalLM", Architecture::kLlama},       {"MistralForCausalLM", Architecture::kMistral},
+    {"Qwen2ForCausalLM", Architecture::kQwen2},       {"Qwen3ForCausalLM", Architecture::kQwen3},
+    {"Qwen3MoeForCausalLM", Architecture::kQwen3Moe}, {"MixtralForCausalLM", Architecture::kMixtral},
+};
+
 absl::Status ParseArchitecture(const Fields& fields, ModelInfo& info) {
   element list;
   std::string_view name;
   if (fields.Find("architectures", list) && list.at(0).get(name) == simdjson::SUCCESS) {
     info.architecture_name = std::string(name);
   }
-  if (name == "LlamaForCausalLM") {
-    info.architecture = Architecture::kLlama;
-  } else if (name == "MistralForCausalLM") {
-    info.architecture = Architecture::kMistral;
-  } else if (name == "Qwen2ForCausalLM") {
-    info.architecture = Architecture::kQwen2;
-  } else if (name == "Qwen3ForCausalLM") {
-    info.architecture = Architecture::kQwen3;
-  } else {
-    return absl::UnimplementedError(
-        absl::StrCat("config.json: architecture '", info.architecture_name.substr(0, 100),
-                     "' is not supported; supported: LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, "
-                     "Qwen3ForCausalLM"));
+  for (const auto& [known, architecture] : kArchitectures) {
+    if (name != known) continue;
+    info.architecture = architecture;
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
+  return absl::UnimplementedError(absl::StrCat("config.json: architecture '", info.architecture_name.substr(0, 100),
+                                               "' is not supported; supported: LlamaForCausalLM, MistralForCausalLM, "
+                                               "Qwen2ForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, "
+                                               "MixtralForCausalLM"));
+}
+
+// Reads the fields of a mixture of experts; the others must have been read.
+void ParseExperts(Fields& fields, ModelInfo& info) {
+  ExpertParams& experts = info.experts;
+  const bool is_qwen = info.architecture == Architecture::kQwen3Moe;
+  if (!is_qwen && info.architecture != Architecture::kMixtral) return;
+  element value;
+  // Newer releases of transformers write Qwen's number under Mixtral's name.
+  const bool has_own_name = is_qwen && fields.Find("num_experts", value);
+  experts.num_experts = fields.Required(has_own_name ? "num_experts" : "num_local_experts", 1, 1 << 16);
+  experts.num_choices = fields.Required("num_experts_per_tok", 1, 1 << 16);
+  experts.ffn_dim = is_qwen ? fields.Required("moe_intermediate_size", 1, 1 << 20) : info.ffn_dim;
+  if (!is_qwen) return;
+  experts.is_normalized = fields.Bool("norm_topk_prob", false);
+  const int32_t step = fields.Int("decoder_sparse_step", 1, 1, 1 << 16);
+  experts.dense_layers = fields.Indices("mlp_only_layers", info.num_layers);
+  for (int32_t i = 0; i < info.num_layers; ++i) {
+    if ((i + 1) % step != 0) experts.dense_layers.push_back(i);
+  }
 }
 
 // The attention factor by DeepSeek's two fields; 0 where they are absent: the usual one.
@@ -216,14 +254,15 @@ absl::StatusOr<std::optional<bool>> AllLayersSlide(const Fields& fields) {
 
 absl::Status ParseWindow(Fields& fields, ModelInfo& info) {
   const int32_t window = fields.Int("sliding_window", 0, 0, std::numeric_limits<int32_t>::max());
-  const bool is_qwen = info.architecture == Architecture::kQwen2 || info.architecture == Architecture::kQwen3;
+  const bool is_moe = info.architecture == Architecture::kQwen3Moe;
+  const bool is_qwen = info.architecture == Architecture::kQwen2 || info.architecture == Architecture::kQwen3 || is_moe;
   ASSIGN_OR_RETURN(const std::optional<bool> all_slide, AllLayersSlide(fields));
   // The Llama of transformers has no window, whatever its config says.
   if (window == 0 || info.architecture == Architecture::kLlama || !all_slide.value_or(true)) return absl::OkStatus();
   if (is_qwen) {
     if (!fields.Bool("use_sliding_window", false)) return absl::OkStatus();
-    // Layers from max_window_layers on slide.
-    const int32_t first_sliding = fields.Int("max_window_layers", 28, 0, 1 << 20);
+    // Layers from max_window_layers on slide; the mixture of experts knows no such field.
+    const int32_t first_sliding = is_moe ? 0 : fields.Int("max_window_layers", 28, 0, 1 << 20);
     if (!all_slide.has_value() && first_sliding >= info.num_layers) return absl::OkStatus();
     if (!all_slide.has_value() && first_sliding > 0) {
       return absl::UnimplementedError("config.json: a sliding window on some layers only is not supported");
@@ -292,10 +331,10 @@ absl::StatusOr<ModelInfo> ParseModelConfig(std::string_view config_json) {
   info.has_tied_embeddings = fields.Bool("tie_word_embeddings", false);
   const bool has_bias = fields.Bool("attention_bias", false);
   const bool is_llama = info.architecture == Architecture::kLlama;
-  info.has_o_bias = has_bias && (is_llama || info.architecture == Architecture::kQwen3);
+  info.has_qk_norm = info.architecture == Architecture::kQwen3 || info.architecture == Architecture::kQwen3Moe;
+  info.has_o_bias = has_bias && (is_llama || info.has_qk_norm);
   info.has_qkv_bias = info.has_o_bias || info.architecture == Architecture::kQwen2;
   info.has_mlp_bias = is_llama && fields.Bool("mlp_bias", false);
-  info.has_qk_norm = info.architecture == Architecture::kQwen3;
   info.dtype_name = fields.String("torch_dtype", fields.String("dtype", "bfloat16"));
   info.eos_token_ids = fields.Ids("eos_token_id", info.vocab_tokens);
   for (const int32_t id : fields.Ids("bos_token_id", info.vocab_tokens)) info.bos_token_id = id;
@@ -305,9 +344,10 @@ absl::StatusOr<ModelInfo> ParseModelConfig(std::string_view config_json) {
     return absl::UnimplementedError("config.json: partial_rotary_factor other than 1 is not supported");
   }
   if (activation != "silu") fields.Fail("hidden_act", "only silu is supported");
+  ParseExperts(fields, info);
   RETURN_IF_ERROR(fields.status());
   if (absl::Status status = CheckShape(info); !status.ok()) {
-    return absl::InvalidArgumentError(absl::StrCat("config.json: ", status.message()));
+    return absl::Status(status.code(), absl::StrCat("config.json: ", status.message()));
   }
   RETURN_IF_ERROR(ParseRope(fields, info));
   RETURN_IF_ERROR(ParseWindow(fields, info));

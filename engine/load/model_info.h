@@ -9,7 +9,7 @@
 
 namespace millrace {
 
-enum class Architecture : uint8_t { kLlama, kMistral, kQwen2, kQwen3 };
+enum class Architecture : uint8_t { kLlama, kMistral, kQwen2, kQwen3, kQwen3Moe, kMixtral };
 
 enum class RopeScaling : uint8_t { kNone, kLinear, kLlama3, kYarn };
 
@@ -46,6 +46,15 @@ struct ModelPart {
   int32_t whole_kv_heads = 0;  // of all ranks together
 };
 
+// The experts that take the place of the feed-forward network in a mixture-of-experts model.
+struct ExpertParams {
+  int32_t num_experts = 0;            // E; 0: every layer is dense
+  int32_t num_choices = 0;            // k: the experts a row goes through
+  int32_t ffn_dim = 0;                // F of an expert
+  bool is_normalized = true;          // the weights of a row's choices sum to 1
+  std::vector<int32_t> dense_layers;  // those without experts
+};
+
 struct ModelInfo {
   std::string name;    // directory or file stem, or org/name
   std::string source;  // path it was loaded from
@@ -66,6 +75,7 @@ struct ModelInfo {
   bool has_mlp_bias = false;
   bool has_qk_norm = false;   // Qwen3
   int32_t window_tokens = 0;  // sliding window, 0: none
+  ExpertParams experts;
   RopeParams rope;
   CheckpointQuantization quantization;
   std::string dtype_name;    // torch_dtype of the checkpoint

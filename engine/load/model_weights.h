@@ -34,6 +34,10 @@ struct LayerWeights {
   std::unique_ptr<PackedWeight> gate_up;                         // [2F, C]: gate rows, up rows
   std::unique_ptr<PackedWeight> down;                            // [C, F]
   std::vector<float> qkv_bias, o_bias, gate_up_bias, down_bias;  // empty when absent
+  // In a layer of experts, which has no gate_up and down; null in the others.
+  std::unique_ptr<PackedWeight> router;           // [E, C]
+  std::unique_ptr<PackedExperts> expert_gate_up;  // E times [2F, C]
+  std::unique_ptr<PackedExperts> expert_down;     // E times [C, F]
 };
 
 struct ModelWeights {

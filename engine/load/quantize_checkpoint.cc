@@ -59,9 +59,8 @@ std::vector<OutputItem> ListItems(const ModelInfo& info, const WeightFormats& fo
     for (const std::string& name : {spec.attn_norm, spec.mlp_norm, spec.q_norm, spec.k_norm}) {
       if (!name.empty()) items.push_back({.name = name});
     }
-    for (const LinearSpec* linear : {&spec.qkv, &spec.o, &spec.gate_up, &spec.down}) {
-      AddMatrix(*linear, formats.linear, items);
-    }
+    if (!spec.router.parts.empty()) items.push_back({.name = spec.router.parts[0].name + ".weight"});
+    for (const LinearSpec* linear : spec.Linears()) AddMatrix(*linear, formats.linear, items);
   }
   return items;
 }

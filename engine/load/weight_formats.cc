@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "engine/load/model_shape.h"
 #include "kernels/status_macros.h"
 
 namespace millrace {
@@ -72,7 +73,8 @@ absl::StatusOr<WeightFormats> ChooseWeightFormats(const ModelInfo& info, const L
     formats.linear = {.format = WeightFormat::kInt8};
   } else if (options.quantization == "int4" || options.quantization == "int4-g32") {
     formats.linear = {.format = WeightFormat::kInt4, .group_size = options.quantization == "int4" ? 128 : 32};
-    for (const int64_t k : {int64_t{info.hidden_dim}, int64_t{info.ffn_dim}, int64_t{info.num_heads} * info.head_dim}) {
+    for (const int64_t k : {int64_t{info.hidden_dim}, int64_t{DenseFfnDim(info)}, int64_t{info.experts.ffn_dim},
+                            int64_t{info.num_heads} * info.head_dim}) {
       if (k % 32 != 0) {
         const int32_t num_ranks = info.part.num_ranks;
         return absl::InvalidArgumentError(absl::StrCat(

@@ -17,7 +17,7 @@ struct WeightKind {
 };
 
 struct WeightFormats {
-  DType embedding = DType::kBF16;
+  DType embedding = DType::kBF16;  // and of the routers, which are never quantised
   WeightKind linear;
   WeightKind lm_head;  // int8 per channel under any quantisation: it is the largest single read of a decode step
   bool may_keep_stored = true;  // matrices that the checkpoint holds quantised stay as they are

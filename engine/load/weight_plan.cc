@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "engine/load/model_shape.h"
 #include "kernels/status_macros.h"
 
 namespace millrace {
@@ -27,6 +28,23 @@ class MemoryCounter {
 
   absl::Status Add(const LinearSpec& spec, const WeightKind& wanted) {
     ASSIGN_OR_RETURN(const LinearPlan plan, PlanLinear(spec, wanted, formats_.may_keep_stored, source_));
+    return AddPlanned(spec, plan);
+  }
+  absl::Status AddExperts(const std::vector<LinearSpec>& specs, const WeightKind& wanted) {
+    if (specs.empty()) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const LinearPlan plan, PlanExperts(specs, wanted, formats_.may_keep_stored, source_));
+    for (const LinearSpec& spec : specs) RETURN_IF_ERROR(AddPlanned(spec, plan));
+    return absl::OkStatus();
+  }
+  void AddRouter(const LinearSpec& spec) {
+    if (spec.parts.empty()) return;
+    AddBytes(ops_.PackedBytes(WeightFormat::kDense, formats_.embedding, spec.n(), spec.k, 0));
+  }
+  void AddBytes(size_t num_bytes) { memory_.num_bytes += num_bytes; }
+  const WeightMemory& memory() const { return memory_; }
+
+ private:
+  absl::Status AddPlanned(const LinearSpec& spec, const LinearPlan& plan) {
     const int64_t n = spec.n();
     const WeightKind& kind = plan.kind;
     memory_.num_bytes += ops_.PackedBytes(kind.format, kind.dtype, n, spec.k, kind.GroupFor(spec.k));
@@ -40,10 +58,7 @@ class MemoryCounter {
     }
     return absl::OkStatus();
   }
-  void AddBytes(size_t num_bytes) { memory_.num_bytes += num_bytes; }
-  const WeightMemory& memory() const { return memory_; }
 
- private:
   const WeightFormats& formats_;
   const Ops& ops_;
   TensorSource& source_;
@@ -58,12 +73,37 @@ void ListTensors(const LinearSpec& spec, std::vector<std::string>& names) {
   }
 }
 
+// Mixtral numbers what the others name.
+void AddExperts(const ModelInfo& info, const std::string& prefix, LayerSpec& spec) {
+  const int64_t c = info.hidden_dim, f = info.experts.ffn_dim;
+  const bool is_mixtral = info.architecture == Architecture::kMixtral;
+  const std::string moe = prefix + (is_mixtral ? "block_sparse_moe." : "mlp.");
+  const char* const gate = is_mixtral ? "w1" : "gate_proj";
+  const char* const up = is_mixtral ? "w3" : "up_proj";
+  const char* const down = is_mixtral ? "w2" : "down_proj";
+  spec.router = {{{moe + "gate", info.experts.num_experts}}, c, false};
+  for (int32_t e = 0; e < info.experts.num_experts; ++e) {
+    const std::string expert = absl::StrCat(moe, "experts.", e, ".");
+    spec.expert_gate_ups.push_back({{{expert + gate, f}, {expert + up, f}}, c, false});
+    spec.expert_downs.push_back({{{expert + down, c}}, f, false});
+  }
+}
+
 }  // namespace
 
 int64_t LinearSpec::n() const {
   int64_t rows = 0;
   for (const Part& part : parts) rows += part.n;
   return rows;
+}
+
+std::vector<const LinearSpec*> LayerSpec::Linears() const {
+  std::vector<const LinearSpec*> linears = {&qkv, &o};
+  if (!gate_up.parts.empty()) linears.insert(linears.end(), {&gate_up, &down});
+  for (const auto* experts : {&expert_gate_ups, &expert_downs}) {
+    for (const LinearSpec& expert : *experts) linears.push_back(&expert);
+  }
+  return linears;
 }
 
 LayerSpec LayerSpecOf(const ModelInfo& info, int32_t layer) {
@@ -80,6 +120,10 @@ LayerSpec LayerSpecOf(const ModelInfo& info, int32_t layer) {
   }
   spec.qkv = {{{attn + "q_proj", q}, {attn + "k_proj", kv}, {attn + "v_proj", kv}}, c, info.has_qkv_bias};
   spec.o = {{{attn + "o_proj", c}}, q, info.has_o_bias};
+  if (HasExperts(info, layer)) {
+    AddExperts(info, prefix, spec);
+    return spec;
+  }
   spec.gate_up = {{{mlp + "gate_proj", f}, {mlp + "up_proj", f}}, c, info.has_mlp_bias};
   spec.down = {{{mlp + "down_proj", c}}, f, info.has_mlp_bias};
   return spec;
@@ -107,6 +151,13 @@ absl::StatusOr<LinearPlan> PlanLinear(const LinearSpec& spec, const WeightKind& 
   return LinearPlan{.kind = {.format = WeightFormat::kInt8, .group_size = spec.k % 32 == 0 ? 32 : 0}};
 }
 
+absl::StatusOr<LinearPlan> PlanExperts(const std::vector<LinearSpec>& specs, const WeightKind& wanted,
+                                       bool may_keep_stored, TensorSource& source) {
+  LinearSpec all = {.parts = {}, .k = specs.front().k};
+  for (const LinearSpec& spec : specs) all.parts.insert(all.parts.end(), spec.parts.begin(), spec.parts.end());
+  return PlanLinear(all, wanted, may_keep_stored, source);
+}
+
 absl::Status CheckTensors(const ModelInfo& info, const TensorSource& source) {
   std::vector<std::string> names = {"model.embed_tokens.weight", "model.norm.weight"};
   if (!info.has_tied_embeddings) ListTensors(HeadSpecOf(info), names);
@@ -115,7 +166,8 @@ absl::Status CheckTensors(const ModelInfo& info, const TensorSource& source) {
     for (const std::string& name : {spec.attn_norm, spec.mlp_norm, spec.q_norm, spec.k_norm}) {
       if (!name.empty()) names.push_back(name);
     }
-    for (const LinearSpec* linear : {&spec.qkv, &spec.o, &spec.gate_up, &spec.down}) ListTensors(*linear, names);
+    for (const LinearSpec* linear : spec.Linears()) ListTensors(*linear, names);
+    ListTensors(spec.router, names);
   }
   std::vector<std::string> missing;
   for (const std::string& name : names) {
@@ -143,8 +195,11 @@ absl::StatusOr<WeightMemory> PlanWeights(const ModelInfo& info, const LoadOption
     const LayerSpec spec = LayerSpecOf(info, i);
     counter.AddBytes((2 * c + (info.has_qk_norm ? 2 * static_cast<size_t>(info.head_dim) : 0)) * sizeof(float));
     for (const LinearSpec* linear : {&spec.qkv, &spec.o, &spec.gate_up, &spec.down}) {
-      RETURN_IF_ERROR(counter.Add(*linear, formats.linear));
+      if (!linear->parts.empty()) RETURN_IF_ERROR(counter.Add(*linear, formats.linear));
     }
+    counter.AddRouter(spec.router);
+    RETURN_IF_ERROR(counter.AddExperts(spec.expert_gate_ups, formats.linear));
+    RETURN_IF_ERROR(counter.AddExperts(spec.expert_downs, formats.linear));
   }
   return counter.memory();
 }

@@ -29,7 +29,13 @@ struct LinearSpec {
 struct LayerSpec {
   std::string attn_norm, mlp_norm;  // [C]
   std::string q_norm, k_norm;       // [D], empty without QK norm
-  LinearSpec qkv, o, gate_up, down;
+  LinearSpec qkv, o;
+  LinearSpec gate_up, down;  // without parts where there are experts
+  LinearSpec router;         // [E, C], without parts in a dense layer
+  std::vector<LinearSpec> expert_gate_ups, expert_downs;
+
+  // All but the router: what a quantisation is for.
+  std::vector<const LinearSpec*> Linears() const;
 };
 
 LayerSpec LayerSpecOf(const ModelInfo& info, int32_t layer);
@@ -44,6 +50,10 @@ struct LinearPlan {
 // quantised ones makes all of them floats. `wanted` applies to what is stored in floats.
 absl::StatusOr<LinearPlan> PlanLinear(const LinearSpec& spec, const WeightKind& wanted, bool may_keep_stored,
                                       TensorSource& source);
+
+// One plan for the same matrix of every expert, which must not differ in format.
+absl::StatusOr<LinearPlan> PlanExperts(const std::vector<LinearSpec>& specs, const WeightKind& wanted,
+                                       bool may_keep_stored, TensorSource& source);
 
 // InvalidArgument lists tensors that the model needs and the checkpoint lacks.
 absl::Status CheckTensors(const ModelInfo& info, const TensorSource& source);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include "engine/load/model_shape.h"
 #include "engine/run/rank_group.h"
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
@@ -19,7 +20,8 @@ int64_t QkvCols(const ModelInfo& info) {
 }
 
 int64_t MaxInputs(const ModelInfo& info) {
-  return std::max<int64_t>({info.hidden_dim, info.ffn_dim, static_cast<int64_t>(info.num_heads) * info.head_dim});
+  return std::max<int64_t>(
+      {info.hidden_dim, DenseFfnDim(info), info.experts.ffn_dim, static_cast<int64_t>(info.num_heads) * info.head_dim});
 }
 
 int64_t WholeVocab(const ModelInfo& info) { return int64_t{info.vocab_tokens} * info.part.num_ranks; }
@@ -28,13 +30,14 @@ int64_t WholeVocab(const ModelInfo& info) { return int64_t{info.vocab_tokens} * 
 
 size_t ActivationBytes(const ModelInfo& info, const ModelLimits& limits, DType activation_dtype) {
   const int64_t per_row = 2 * info.hidden_dim + QkvCols(info) + static_cast<int64_t>(info.num_heads) * info.head_dim +
-                          3 * static_cast<int64_t>(info.ffn_dim);
+                          3 * static_cast<int64_t>(DenseFfnDim(info));
   const size_t activations = static_cast<size_t>(limits.max_rows * per_row) +
                              static_cast<size_t>(limits.max_logit_rows) * static_cast<size_t>(info.hidden_dim);
   // Of a part: those of all ranks as they are gathered, and side by side.
   const size_t num_copies = info.part.num_ranks > 1 ? 2 : 1;
   const size_t logits = num_copies * static_cast<size_t>(limits.max_logit_rows) * static_cast<size_t>(WholeVocab(info));
-  return DTypeBytes(activation_dtype) * activations + kFloatBytes * logits;
+  return DTypeBytes(activation_dtype) * activations + kFloatBytes * logits +
+         ExpertBlock::NumBytes(info, limits.max_rows, activation_dtype);
 }
 
 StepLimits ToStepLimits(const ModelInfo& info, const ModelLimits& limits) {
@@ -43,14 +46,16 @@ StepLimits ToStepLimits(const ModelInfo& info, const ModelLimits& limits) {
           .max_sequences = limits.max_sequences > 0 ? limits.max_sequences : limits.max_rows,
           .max_sequence_pages = (limits.max_positions + limits.page_tokens - 1) / limits.page_tokens,
           .max_inputs = MaxInputs(info),
-          .max_outputs = std::max({QkvCols(info), 2 * static_cast<int64_t>(info.ffn_dim),
+          .max_outputs = std::max({QkvCols(info), 2 * static_cast<int64_t>(DenseFfnDim(info)),
+                                   2 * static_cast<int64_t>(info.experts.ffn_dim),
                                    static_cast<int64_t>(info.hidden_dim), static_cast<int64_t>(info.vocab_tokens)}),
           .vocab_tokens = WholeVocab(info),
           .num_heads = info.num_heads,
           .num_kv_heads = info.num_kv_heads,
           .head_dim = info.head_dim,
           .page_tokens = limits.page_tokens,
-          .window_tokens = info.window_tokens};
+          .window_tokens = info.window_tokens,
+          .num_expert_choices = info.experts.num_choices};
 }
 
 size_t KvPageBytes(const ModelInfo& info, int32_t page_tokens, DType kv_dtype) {
@@ -118,13 +123,14 @@ absl::Status Model::Allocate() {
   RETURN_IF_ERROR(allocate(normed_, rows, info_.hidden_dim, dtype));
   RETURN_IF_ERROR(allocate(qkv_, rows, QkvCols(info_), dtype));
   RETURN_IF_ERROR(allocate(attended_, rows, static_cast<int64_t>(info_.num_heads) * info_.head_dim, dtype));
-  RETURN_IF_ERROR(allocate(gate_up_, rows, 2 * static_cast<int64_t>(info_.ffn_dim), dtype));
-  RETURN_IF_ERROR(allocate(ffn_, rows, info_.ffn_dim, dtype));
+  RETURN_IF_ERROR(allocate(gate_up_, rows, 2 * static_cast<int64_t>(DenseFfnDim(info_)), dtype));
+  RETURN_IF_ERROR(allocate(ffn_, rows, DenseFfnDim(info_), dtype));
   RETURN_IF_ERROR(allocate(gathered_, limits_.max_logit_rows, info_.hidden_dim, dtype));
   RETURN_IF_ERROR(allocate(logits_, limits_.max_logit_rows, WholeVocab(info_), DType::kF32));
   if (info_.part.num_ranks > 1) {
     RETURN_IF_ERROR(allocate(gathered_logits_, limits_.max_logit_rows, WholeVocab(info_), DType::kF32));
   }
+  ASSIGN_OR_RETURN(experts_, ExpertBlock::Create(info_, rows, device_));
   for (Layer& layer : layers_) {
     ASSIGN_OR_RETURN(layer.kv, AllocateKv());
   }
@@ -205,6 +211,14 @@ void Model::FfnBlock(const Layer& layer, int64_t num_rows) {
   SumOverRanks(hidden);
 }
 
+void Model::ExpertsOrFfn(const Layer& layer, int64_t num_rows) {
+  if (layer.weights->router == nullptr) return FfnBlock(layer, num_rows);
+  const Matrix hidden = View(*hidden_, num_rows, info_.hidden_dim);
+  const Matrix normed = View(*normed_, num_rows, info_.hidden_dim);
+  ops_.RmsNorm({.x = hidden, .weight = layer.mlp_norm, .eps = info_.norm_eps, .out = normed});
+  experts_->Forward(*layer.weights, normed, hidden);
+}
+
 void Model::Forward(const StepInputs& inputs) {
   MILLRACE_CHECK(!inputs.tokens.empty() && static_cast<int64_t>(inputs.tokens.size()) <= limits_.max_rows,
                  "a step's rows exceed what was reserved");
@@ -222,7 +236,7 @@ void Model::Forward(const StepInputs& inputs) {
     SumOverRanks(hidden);
     for (const Layer& layer : layers_) {
       AttentionBlock(layer, inputs, num_rows);
-      FfnBlock(layer, num_rows);
+      ExpertsOrFfn(layer, num_rows);
     }
   });
   // The inputs are the caller's again.

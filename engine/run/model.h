@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// The forward pass of the Llama family (Llama, Mistral, Qwen2, Qwen3) over a step's rows, and the KV memory it fills.
+// The forward pass of the Llama family (Llama, Mistral, Mixtral, Qwen2, Qwen3, Qwen3-MoE) over a step's rows, and the
+// KV memory it fills.
 // Where it is a rank's part of a model, rank 0's has the others compute along; only its results are read.
 // Owned by the runner, engine thread only. Everything is allocated at creation; Forward allocates nothing.
 #include <memory>
@@ -13,6 +14,7 @@
 #include "engine/load/model_info.h"
 #include "engine/load/model_weights.h"
 #include "engine/run/device_copies.h"
+#include "engine/run/expert_block.h"
 #include "engine/run/rope_table.h"
 #include "kernels/communicator.h"
 #include "kernels/device.h"
@@ -79,6 +81,7 @@ class Model {
   Matrix FinalNorm(absl::Span<const int32_t> rows, const PackedWeight* reader);
   void AttentionBlock(const Layer& layer, const StepInputs& inputs, int64_t num_rows);
   void FfnBlock(const Layer& layer, int64_t num_rows);
+  void ExpertsOrFfn(const Layer& layer, int64_t num_rows);
   Matrix View(Buffer& buffer, int64_t rows, int64_t cols) const;
   // What a projection back to the hidden state adds to: each rank's is a part of the sum, and one holds the rest.
   const void* Residual(const Matrix& hidden) const { return info_.part.rank == 0 ? hidden.data : nullptr; }
@@ -100,8 +103,9 @@ class Model {
   std::unique_ptr<Buffer> normed_;           // [T, C]
   std::unique_ptr<Buffer> qkv_;              // [T, (H + 2G) * D]
   std::unique_ptr<Buffer> attended_;         // [T, H * D]
-  std::unique_ptr<Buffer> gate_up_;          // [T, 2F]
+  std::unique_ptr<Buffer> gate_up_;          // [T, 2F] of dense layers
   std::unique_ptr<Buffer> ffn_;              // [T, F]
+  std::unique_ptr<ExpertBlock> experts_;     // null: every layer is dense
   std::unique_ptr<Buffer> gathered_;         // [R, C]
   std::unique_ptr<Buffer> logits_;           // [R, V]; of a part [N * R, V]: this rank's among the others'
   std::unique_ptr<Buffer> gathered_logits_;  // [R, N * V] of a part

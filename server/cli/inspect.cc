@@ -53,6 +53,10 @@ void PrintInfo(const ModelInfo& info) {
   Line("parameters", absl::StrFormat("%.1f million", static_cast<double>(info.num_parameters) / 1e6));
   Line("layers", absl::StrCat(info.num_layers));
   Line("hidden, ffn", absl::StrCat(info.hidden_dim, ", ", info.ffn_dim));
+  if (info.experts.num_experts > 0) {
+    Line("experts",
+         absl::StrCat(info.experts.num_choices, " of ", info.experts.num_experts, ", ffn ", info.experts.ffn_dim));
+  }
   Line("heads", absl::StrCat(info.num_heads, " of ", info.head_dim, ", ", info.num_kv_heads, " for keys and values"));
   Line("vocabulary", absl::StrCat(info.vocab_tokens, info.has_tied_embeddings ? ", tied with the output" : ""));
   Line("positions",

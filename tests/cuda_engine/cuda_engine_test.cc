@@ -20,6 +20,9 @@ using testing::DeviceSession;
 using testing::SessionOptions;
 using testing::SessionSequence;
 
+const char* const kCases[] = {"llama2", "llama3", "llama_yarn", "llama_linear",    "mistral",
+                              "qwen2",  "qwen3",  "qwen3_moe",  "qwen3_moe_mixed", "mixtral"};
+
 std::string GoldenDir(const std::string& name) {
   return std::string(MILLRACE_SOURCE_DIR) + "/tests/data/goldens/" + name;
 }
@@ -85,7 +88,7 @@ constexpr Format kFormats[] = {
     {"", DType::kBF16, 0.13}, {"", DType::kI8, 0.24}, {"int8", DType::kBF16, 0.54}, {"int8", DType::kF16, 0.54}};
 
 TEST_CASE("CUDA engine: every architecture draws the CPU's tokens", "[cuda]") {
-  const std::string name = GENERATE("llama2", "llama3", "llama_yarn", "llama_linear", "mistral", "qwen2", "qwen3");
+  const std::string name = GENERATE(from_range(std::begin(kCases), std::end(kCases)));
   const Format format = GENERATE(from_range(std::begin(kFormats), std::end(kFormats)));
   CAPTURE(name, format.quantization, DTypeName(format.kv_dtype));
   const SessionOptions options{.quantization = format.quantization, .kv_dtype = format.kv_dtype};
@@ -104,7 +107,7 @@ double CosineDistance(const std::vector<float>& a, const std::vector<float>& b) 
 }
 
 TEST_CASE("CUDA engine: logits are about as far from full precision as the CPU's in the same format", "[cuda]") {
-  const std::string name = GENERATE("llama2", "llama3", "llama_yarn", "llama_linear", "mistral", "qwen2", "qwen3");
+  const std::string name = GENERATE(from_range(std::begin(kCases), std::end(kCases)));
   const Format format = GENERATE(from_range(std::begin(kFormats), std::end(kFormats)));
   CAPTURE(name, format.quantization, DTypeName(format.kv_dtype));
   const auto prompt = GoldenPrompt(name);
@@ -140,10 +143,11 @@ TEST_CASE("CUDA engine: an 8-bit float KV cache keeps near the CPU's bfloat16 on
 
 TEST_CASE("CUDA engine: recorded steps give the tokens of launched ones", "[cuda]") {
   const std::string quantization = GENERATE("", "int8");
+  const std::string name = GENERATE("qwen3", "qwen3_moe");
   const SessionOptions options{.quantization = quantization};
-  const auto prompt = GoldenPrompt("qwen3");
-  DeviceSession recorded(GoldenDir("qwen3"), Cuda(), options);
-  DeviceSession launched(GoldenDir("qwen3"), Cuda(/*uses_graphs=*/false), options);
+  const auto prompt = GoldenPrompt(name);
+  DeviceSession recorded(GoldenDir(name), Cuda(), options);
+  DeviceSession launched(GoldenDir(name), Cuda(/*uses_graphs=*/false), options);
   CHECK(recorded.Greedy(prompt, 16) == launched.Greedy(prompt, 16));
   // Of 15 decode steps the first is called and the second recorded and replayed.
   CHECK(NumReplays(recorded) == 14);
@@ -151,8 +155,9 @@ TEST_CASE("CUDA engine: recorded steps give the tokens of launched ones", "[cuda
 }
 
 TEST_CASE("CUDA engine: a sequence's tokens are the same alone, in chunks and in a batch", "[cuda]") {
-  const auto prompt = GoldenPrompt("llama3");
-  DeviceSession session(GoldenDir("llama3"), Cuda(), {});
+  const std::string name = GENERATE("llama3", "qwen3_moe");
+  const auto prompt = GoldenPrompt(name);
+  DeviceSession session(GoldenDir(name), Cuda(), {});
   constexpr int kNumNew = 8;
   std::vector<std::vector<int32_t>> prompts;
   for (const size_t num_tokens : {size_t{3}, prompt.size(), size_t{7}}) {

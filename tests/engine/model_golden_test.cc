@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tiny checkpoints of every architecture against Hugging Face transformers (tests/python/make_model_goldens.py).
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <string>
@@ -10,7 +11,8 @@
 namespace millrace {
 namespace {
 
-const char* const kCases[] = {"llama2", "llama3", "llama_yarn", "llama_linear", "mistral", "qwen2", "qwen3"};
+const char* const kCases[] = {"llama2", "llama3", "llama_yarn", "llama_linear",    "mistral",
+                              "qwen2",  "qwen3",  "qwen3_moe",  "qwen3_moe_mixed", "mixtral"};
 
 std::string GoldenDir(const std::string& name) {
   return std::string(MILLRACE_SOURCE_DIR) + "/tests/data/goldens/" + name;
@@ -51,6 +53,18 @@ TEST_CASE("Model: float32 logits and greedy ids equal transformers' for every ar
   CHECK(fixture.Greedy(prompt, 16) == golden.Numbers<int32_t>("/greedy"));
 }
 
+// Of the middle one of the rows: rounding may decide for another expert where two are nearly equal, and then that row
+// is another one.
+double MedianCosineDistance(const std::vector<float>& a, const std::vector<float>& b, int cols) {
+  std::vector<double> distances;
+  for (auto at = a.begin(), other = b.begin(); at != a.end(); at += cols, other += cols) {
+    distances.push_back(CosineDistance({at, at + cols}, {other, other + cols}));
+  }
+  std::nth_element(distances.begin(), distances.begin() + static_cast<std::ptrdiff_t>(distances.size() / 2),
+                   distances.end());
+  return distances[distances.size() / 2];
+}
+
 TEST_CASE("Model: bf16 and int8 logits stay near transformers' float32", "[golden]") {
   const std::string name = GENERATE(from_range(std::begin(kCases), std::end(kCases)));
   struct Kind {
@@ -72,7 +86,9 @@ TEST_CASE("Model: bf16 and int8 logits stay near transformers' float32", "[golde
     const auto values = GoldenFile::ToNumbers<float>(row);
     expected.insert(expected.end(), values.begin(), values.end());
   }
-  CHECK(CosineDistance(logits, expected) < kind.max_cosine_distance);
+  const bool has_experts = fixture.model().info().experts.num_experts > 0;
+  CHECK((has_experts ? MedianCosineDistance(logits, expected, fixture.vocab()) : CosineDistance(logits, expected)) <
+        kind.max_cosine_distance);
 }
 
 TEST_CASE("Model: logits are the same bits in one chunk, in several and one token at a time", "[golden]") {

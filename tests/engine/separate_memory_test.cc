@@ -36,7 +36,7 @@ class SeparateDevice final : public Device {
 };
 
 TEST_CASE("Model: a device with memory of its own gets all that its ops read, and gives the same bits", "[golden]") {
-  const std::string name = GENERATE("llama3", "qwen2", "qwen3");
+  const std::string name = GENERATE("llama3", "qwen2", "qwen3", "qwen3_moe");
   const std::string dir = std::string(MILLRACE_SOURCE_DIR) + "/tests/data/goldens/" + name;
   const auto prompt = GoldenFile(dir + "/golden.json").Numbers<int32_t>("/prompt");
   size_t copied_bytes = 0;

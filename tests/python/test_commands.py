@@ -68,3 +68,10 @@ def test_quantize_overwrites_nothing_and_takes_no_quantised_model(tmp_path):
     assert "int3" in millrace("quantize", MODEL, again, "-q", "int3", code=2)
     millrace("quantize", tmp_path / "nowhere", again, code=1)
     assert not again.exists()
+
+
+def test_inspect_and_quantize_know_a_mixture_of_experts(tmp_path):
+    model = ROOT / "tests/data/goldens/qwen3_moe"
+    assert "3 of 8, ffn 32" in millrace("inspect", model)
+    millrace("quantize", model, tmp_path / "int8", "-q", "int8")
+    assert "3 of 8, ffn 32" in millrace("inspect", tmp_path / "int8")
