@@ -4,6 +4,7 @@
 // Usage: engine_bench [--model DIR] [--quantization none|int8|int4|int4-g32] [--json FILE] [--short]
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -43,10 +44,21 @@ struct Loaded {
   std::unique_ptr<Device> device;
   ModelInfo info;
   std::unique_ptr<Runner> runner;
-  size_t read_bytes_a_step = 0;  // weights streamed by a decode step
-  double flops_a_token = 0;      // of linear layers, the head excluded
-  double head_flops = 0;         // of the head, for each token drawn
-  bool is_head_int8 = false;     // quantised models keep their head in int8
+  size_t shared_bytes = 0;    // weights streamed by every decode step
+  size_t expert_bytes = 0;    // of all experts
+  double flops_a_token = 0;   // of linear layers, the head excluded
+  double head_flops = 0;      // of the head, for each token drawn
+  bool is_head_int8 = false;  // quantised models keep their head in int8
+
+  // What a decode step of so many sequences reads: of the experts those that some row is expected to choose, were the
+  // choices even and independent.
+  double ReadGigabytes(int num_sequences) const {
+    double share = 0;
+    if (info.experts.num_experts > 0) {
+      share = 1 - std::pow(1 - static_cast<double>(info.experts.num_choices) / info.experts.num_experts, num_sequences);
+    }
+    return (static_cast<double>(shared_bytes) + share * static_cast<double>(expert_bytes)) * 1e-9;
+  }
 };
 
 Loaded Load(const Options& options, int32_t max_step_tokens) {
@@ -62,12 +74,20 @@ Loaded Load(const Options& options, int32_t max_step_tokens) {
   Require(weights.status());
   double layer_weights = 0;
   for (const LayerWeights& layer : weights->layers) {
-    for (const PackedWeight* weight : {layer.qkv.get(), layer.o.get(), layer.gate_up.get(), layer.down.get()}) {
-      loaded.read_bytes_a_step += weight->num_bytes();
+    for (const PackedWeight* weight :
+         {layer.qkv.get(), layer.o.get(), layer.gate_up.get(), layer.down.get(), layer.router.get()}) {
+      if (weight == nullptr) continue;
+      loaded.shared_bytes += weight->num_bytes();
       layer_weights += static_cast<double>(weight->n()) * static_cast<double>(weight->k());
     }
+    for (const PackedExperts* experts : {layer.expert_gate_up.get(), layer.expert_down.get()}) {
+      if (experts == nullptr) continue;
+      loaded.expert_bytes += experts->num_bytes();
+      layer_weights +=
+          info->experts.num_choices * static_cast<double>(experts->n()) * static_cast<double>(experts->k());
+    }
   }
-  loaded.read_bytes_a_step += weights->lm_head->num_bytes();
+  loaded.shared_bytes += weights->lm_head->num_bytes();
   loaded.flops_a_token = 2 * layer_weights;
   loaded.head_flops = 2 * static_cast<double>(weights->lm_head->n()) * static_cast<double>(weights->lm_head->k());
   loaded.is_head_int8 = weights->lm_head->format() == WeightFormat::kInt8;
@@ -189,7 +209,6 @@ int Main(int argc, char** argv) {
   const bench::Roofline roof = MeasureRoof();
   constexpr int32_t kMaxStepTokens = 512;
   Loaded loaded = Load(options, kMaxStepTokens);
-  const double step_gb = static_cast<double>(loaded.read_bytes_a_step) * 1e-9;
   // Seconds a token takes at the arithmetic peak: of a prompt, and drawn.
   const double prompt_seconds = loaded.flops_a_token * 1e-9 / PeakFor(options.quantization, roof);
   const double head_peak = loaded.is_head_int8 ? roof.int8_gop_per_s : roof.dense_gflop_per_s();
@@ -204,13 +223,14 @@ int Main(int argc, char** argv) {
     best_decode = std::min(best_decode, RunSequences(loaded, 1, 1, 129, kMaxStepTokens).decode_seconds);
   }
   report.Add("prefill 512", 512 / best_prefill, 512 * prompt_seconds / best_prefill, "arithmetic peak");
-  report.Add("decode 128", 128 / best_decode, 128 * step_gb / best_decode / roof.read_gb_per_s, "read bandwidth");
+  report.Add("decode 128", 128 / best_decode, 128 * loaded.ReadGigabytes(1) / best_decode / roof.read_gb_per_s,
+             "read bandwidth");
   for (const int num_sequences : {4, 16, 32}) {
     if (options.is_short && num_sequences != 16) continue;
     const Timing timing = RunSequences(loaded, num_sequences, 128, 65, kMaxStepTokens);
     const double decoded = num_sequences * 64.0;
     report.Add(absl::StrCat(num_sequences, " sequences decode"), decoded / timing.decode_seconds,
-               std::max(64.0 * step_gb / timing.decode_seconds / roof.read_gb_per_s,
+               std::max(64.0 * loaded.ReadGigabytes(num_sequences) / timing.decode_seconds / roof.read_gb_per_s,
                         decoded * drawn_seconds / timing.decode_seconds),
                "the nearer roof");
     const double prompts = num_sequences * 128.0;
