@@ -35,8 +35,7 @@ absl::StatusOr<ModelInfo> PartOf(const ModelInfo& whole, int32_t rank, int32_t n
   if (num_ranks == 1) return whole;
   MILLRACE_CHECK(rank >= 0 && rank < num_ranks, "a rank is one of those there are");
   if (whole.experts.num_experts > 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--tensor-parallel-size ", num_ranks, ": mixtures of experts are not divided; they run on one"));
+    return absl::UnimplementedError("--tensor-parallel-size: a mixture of experts is not divided among ranks yet");
   }
   if (whole.num_heads % num_ranks != 0) return DoesNotDivide(num_ranks, whole.num_heads, "attention heads");
   if (whole.num_kv_heads % num_ranks != 0 && num_ranks % whole.num_kv_heads != 0) {

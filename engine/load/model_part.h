@@ -15,7 +15,8 @@ inline constexpr int32_t kMaxRanks = 64;
 
 // What rank `rank` of `num_ranks` holds: heads [rank * H/N, ...) with the key-value heads they read (which several
 // ranks share where there are fewer than ranks), and an N-th of the ffn and of the vocabulary. `whole` itself for one.
-// InvalidArgument names the number that does not divide. REQUIRES: 0 <= rank < num_ranks, unless that is the error.
+// InvalidArgument names the number that does not divide; Unimplemented: a mixture of experts. REQUIRES: 0 <= rank <
+// num_ranks, unless that is the error.
 absl::StatusOr<ModelInfo> PartOf(const ModelInfo& whole, int32_t rank, int32_t num_ranks);
 
 // Entries [first, first + count) of `whole`.

@@ -235,6 +235,10 @@ TEST_CASE("Parts: what does not divide is refused with its number", "[ranks]") {
   CHECK_THAT(message(info, 3), Contains("100 entries of the vocabulary"));
   CHECK_THAT(message(info, 0), Contains("not in 1..64"));
   CHECK_THAT(message(info, 65), Contains("not in 1..64"));
+  ModelInfo mixture = info;
+  mixture.experts.num_experts = 8;
+  CHECK(absl::IsUnimplemented(PartOf(mixture, 0, 2).status()));
+  CHECK(PartOf(mixture, 0, 1).ok());
   ModelInfo other = info;
   other.num_heads = 12;
   other.num_kv_heads = 3;
