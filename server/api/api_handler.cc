@@ -12,6 +12,7 @@
 #include "server/api/json_writer.h"
 #include "server/api/rate_headers.h"
 #include "server/api/response_cache.h"
+#include "server/console/console.h"
 #include "server/messages/message_error.h"
 
 namespace millrace {
@@ -65,6 +66,9 @@ const ApiHandler::Route* ApiHandler::FindRoute(const std::string& path) {
   using Place = Route::Place;
   static_assert(!ConstructsWithoutAccess<Route>);
   static constexpr Route kRoutes[] = {
+      {"/", "GET", &ApiHandler::Console, Place::kIo, Access::kProbe},
+      {"/console.css", "GET", &ApiHandler::Console, Place::kIo, Access::kProbe},
+      {"/console.js", "GET", &ApiHandler::Console, Place::kIo, Access::kProbe},
       {"/livez", "GET", &ApiHandler::Live, Place::kIo, Access::kProbe},
       {"/readyz", "GET", &ApiHandler::Ready, Place::kIo, Access::kProbe},
       {"/health", "GET", &ApiHandler::Ready, Place::kIo, Access::kProbe},
@@ -90,7 +94,7 @@ const ApiHandler::Route* ApiHandler::FindRoute(const std::string& path) {
   };
   for (const Route& route : kRoutes) {
     const std::string_view prefix = route.path;
-    const bool takes_argument = prefix.back() == '/';
+    const bool takes_argument = prefix.size() > 1 && prefix.back() == '/';
     if (path == prefix ||
         (takes_argument && path.size() > prefix.size() && path.compare(0, prefix.size(), prefix) == 0)) {
       return &route;
@@ -214,6 +218,8 @@ void ApiHandler::MetricsPage(Call& call) {
   call.writer->Send({.content_type = "text/plain; version=0.0.4; charset=utf-8",
                      .body = parts_.metrics.Scrape(generator ? &generator->engine() : nullptr, transport)});
 }
+
+void ApiHandler::Console(Call& call) { call.writer->Send(ConsoleResponse(call.request.path)); }
 
 void ApiHandler::Version(Call& call) {
   std::string body = R"({"version":)";

@@ -67,6 +67,7 @@ class ApiHandler : public HttpHandler {
   void RefuseWork(Call& call, const absl::Status& status);
   Caller MakeCaller(const Call& call, const char* endpoint) const;
 
+  void Console(Call& call);
   void Live(Call& call);
   void Ready(Call& call);
   void MetricsPage(Call& call);

@@ -322,6 +322,7 @@ TEST_CASE("With keys, every route but the probes needs one; the tenant reaches t
   REQUIRE(f.keys.AddText("secret-a acme 2.5\nsecret-b\n", "keys").ok());
   REQUIRE(f.keys.AddText("- {key: secret-m, roles: metrics}\n", "keys").ok());
   for (const char* path : {"/livez", "/readyz", "/health", "/ping"}) CHECK(f.Get(path).status == 200);
+  for (const char* path : {"/", "/console.css", "/console.js"}) CHECK(f.Call("GET", path, "").status == 200);
   for (const char* path : {"/metrics", "/version", "/openapi.json", "/v1/models", "/v1/models/fake", "/nope"}) {
     CheckRefused(f.Get(path), 401, "", "invalid_api_key");
   }
