@@ -30,7 +30,7 @@ PUBLIC = {
 # Beside Abseil and the standard library; a room without an entry is free to choose.
 LIBRARIES = {
     "scheduler": [],
-    "kernels": [r"immintrin\.h", r"sched\.h", r"unistd\.h", r"sys/mman\.h", r"cuda.*", r"simt_ptx\.h",
+    "kernels": [r"immintrin\.h", r"sched\.h", r"unistd\.h", r"sys/mman\.h", r"cuda.*", r"simt_ptx(_barrier|_wgmma)?\.h",
                 r"cublasLt\.h", r"dlfcn\.h"],
     "engine": [r"simdjson\.h", r"unicode/.*", r"pcre2\.h", r"openssl/evp\.h", r"curl/curl\.h", r"unistd\.h", r"fcntl\.h",
                r"pwd\.h", r"sys/(file|mman|stat)\.h"],

@@ -58,65 +58,67 @@ TEST_CASE("StoredAnswer: what is not a whole answer is none", "[response_cache]"
 
 std::shared_ptr<const Grammar> Schema(const char* text) { return CompileJsonSchema(*ParseJsonValue(text)).value(); }
 
+struct Asked {
+  ServedModel model{.name = "m", .identity = Sha256("weights")};
+  Tenant tenant{.name = "t", .salt = 1};
+  AnswerKind kind = AnswerKind::kCompletion;
+  std::vector<std::vector<int32_t>> prompts = {{1, 2}, {3}};
+  GenerationParams params;
+  std::vector<std::string> tools;
+  bool calls_once = false;
+  std::string tool_schemas;
+};
+using Change = std::function<void(Asked&)>;
+
+const Change kChanges[] = {
+    [](Asked&) {},
+    [](Asked& a) { a.model.name = "n"; },
+    [](Asked& a) { a.model.identity = Sha256("other weights"); },
+    [](Asked& a) { a.tenant.name = "u"; },
+    [](Asked& a) { a.tenant.salt = 2; },
+    [](Asked& a) { a.kind = AnswerKind::kChat; },
+    [](Asked& a) { a.prompts = {{1}, {2, 3}}; },
+    [](Asked& a) { a.prompts = {{1, 2, 3}}; },
+    [](Asked& a) { a.prompts[1][0] = 4; },
+    [](Asked& a) { a.tools = {"f"}; },
+    [](Asked& a) { a.tools = {"f", "g"}; },
+    [](Asked& a) { a.calls_once = true; },
+    [](Asked& a) { a.tool_schemas = "[1]"; },
+    [](Asked& a) { a.params.temperature = 0; },
+    [](Asked& a) { a.params.temperature = 0.5; },
+    [](Asked& a) { a.params.top_p = 0.5; },
+    [](Asked& a) { a.params.min_p = 0.5; },
+    [](Asked& a) { a.params.repetition_penalty = 0.5; },
+    [](Asked& a) { a.params.top_k = 0; },
+    [](Asked& a) { a.params.presence_penalty = 0.5; },
+    [](Asked& a) { a.params.frequency_penalty = 0.5; },
+    [](Asked& a) { a.params.logit_bias = {{1, 2}}; },
+    [](Asked& a) { a.params.logit_bias = {{1, 3}}; },
+    [](Asked& a) { a.params.logit_bias = {{2, 2}}; },
+    [](Asked& a) { a.params.seed = 0; },
+    [](Asked& a) { a.params.seed = 1; },
+    [](Asked& a) { a.params.num_choices = 2; },
+    [](Asked& a) { a.params.best_of = 2; },
+    [](Asked& a) { a.params.max_tokens = 16; },
+    [](Asked& a) { a.params.min_tokens = 2; },
+    [](Asked& a) { a.params.stop = {"x"}; },
+    [](Asked& a) { a.params.stop = {"x", "y"}; },
+    [](Asked& a) { a.params.stop = {"xy"}; },
+    [](Asked& a) { a.params.stop_token_ids = {2}; },
+    [](Asked& a) { a.params.includes_stop_text = true; },
+    [](Asked& a) { a.params.ignores_eos = true; },
+    [](Asked& a) { a.params.skips_special_tokens = false; },
+    [](Asked& a) { a.params.num_logprobs = 0; },
+    [](Asked& a) { a.params.num_logprobs = 1; },
+    [](Asked& a) { a.params.num_prompt_logprobs = 1; },
+    [](Asked& a) { a.params.wants_echo = true; },
+    [](Asked& a) { a.params.grammar = AnyJsonObject(); },
+    [](Asked& a) { a.params.grammar = Schema(R"({"type":"integer"})"); },
+    [](Asked& a) { a.params.grammar = Schema(R"({"enum":["a"]})"); },
+    [](Asked& a) { a.params.grammar = Schema(R"({"enum":["b"]})"); },
+};
+
 TEST_CASE("AnswerKey: every field that can change an answer changes the key", "[response_cache]") {
-  struct Asked {
-    ServedModel model{.name = "m", .identity = Sha256("weights")};
-    Tenant tenant{.name = "t", .salt = 1};
-    AnswerKind kind = AnswerKind::kCompletion;
-    std::vector<std::vector<int32_t>> prompts = {{1, 2}, {3}};
-    GenerationParams params;
-    std::vector<std::string> tools;
-    bool calls_once = false;
-    std::string tool_schemas;
-  };
-  using Change = std::function<void(Asked&)>;
-  const std::vector<Change> changes = {
-      [](Asked&) {},
-      [](Asked& a) { a.model.name = "n"; },
-      [](Asked& a) { a.model.identity = Sha256("other weights"); },
-      [](Asked& a) { a.tenant.name = "u"; },
-      [](Asked& a) { a.tenant.salt = 2; },
-      [](Asked& a) { a.kind = AnswerKind::kChat; },
-      [](Asked& a) { a.prompts = {{1}, {2, 3}}; },
-      [](Asked& a) { a.prompts = {{1, 2, 3}}; },
-      [](Asked& a) { a.prompts[1][0] = 4; },
-      [](Asked& a) { a.tools = {"f"}; },
-      [](Asked& a) { a.tools = {"f", "g"}; },
-      [](Asked& a) { a.calls_once = true; },
-      [](Asked& a) { a.tool_schemas = "[1]"; },
-      [](Asked& a) { a.params.temperature = 0; },
-      [](Asked& a) { a.params.temperature = 0.5; },
-      [](Asked& a) { a.params.top_p = 0.5; },
-      [](Asked& a) { a.params.min_p = 0.5; },
-      [](Asked& a) { a.params.repetition_penalty = 0.5; },
-      [](Asked& a) { a.params.top_k = 0; },
-      [](Asked& a) { a.params.presence_penalty = 0.5; },
-      [](Asked& a) { a.params.frequency_penalty = 0.5; },
-      [](Asked& a) { a.params.logit_bias = {{1, 2}}; },
-      [](Asked& a) { a.params.logit_bias = {{1, 3}}; },
-      [](Asked& a) { a.params.logit_bias = {{2, 2}}; },
-      [](Asked& a) { a.params.seed = 0; },
-      [](Asked& a) { a.params.seed = 1; },
-      [](Asked& a) { a.params.num_choices = 2; },
-      [](Asked& a) { a.params.best_of = 2; },
-      [](Asked& a) { a.params.max_tokens = 16; },
-      [](Asked& a) { a.params.min_tokens = 2; },
-      [](Asked& a) { a.params.stop = {"x"}; },
-      [](Asked& a) { a.params.stop = {"x", "y"}; },
-      [](Asked& a) { a.params.stop = {"xy"}; },
-      [](Asked& a) { a.params.stop_token_ids = {2}; },
-      [](Asked& a) { a.params.includes_stop_text = true; },
-      [](Asked& a) { a.params.ignores_eos = true; },
-      [](Asked& a) { a.params.skips_special_tokens = false; },
-      [](Asked& a) { a.params.num_logprobs = 0; },
-      [](Asked& a) { a.params.num_logprobs = 1; },
-      [](Asked& a) { a.params.num_prompt_logprobs = 1; },
-      [](Asked& a) { a.params.wants_echo = true; },
-      [](Asked& a) { a.params.grammar = AnyJsonObject(); },
-      [](Asked& a) { a.params.grammar = Schema(R"({"type":"integer"})"); },
-      [](Asked& a) { a.params.grammar = Schema(R"({"enum":["a"]})"); },
-      [](Asked& a) { a.params.grammar = Schema(R"({"enum":["b"]})"); },
-  };
   const auto key = [](const Asked& a) {
     return MakeAnswerKey(a.model, a.tenant,
                          {.kind = a.kind,
@@ -127,14 +129,14 @@ TEST_CASE("AnswerKey: every field that can change an answer changes the key", "[
                           .tools = a.tool_schemas});
   };
   std::set<Digest> digests;
-  for (const Change& change : changes) {
+  for (const Change& change : kChanges) {
     Asked asked, again;
     change(asked);
     change(again);
     digests.insert(key(asked).digest);
     CHECK(key(asked) == key(again));
   }
-  CHECK(digests.size() == changes.size());
+  CHECK(digests.size() == std::size(kChanges));
   // Who is served first is no matter; nor is the name of a field at fault.
   Asked asked, other;
   other.params.priority = 7;
