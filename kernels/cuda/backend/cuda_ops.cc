@@ -206,6 +206,7 @@ void CudaOps::Matmul(const MatmulArgs& args) {
                       .workspace = matmul_workspace_->data(),
                       .workspace_bytes = matmul_workspace_->num_bytes(),
                       .num_multiprocessors = config_.num_multiprocessors,
+                      .has_warpgroups = config_.has_warpgroups,
                       .is_dependent = stream_.overlaps_kernels()};
   if (std::exchange(quantized_reader_, nullptr) == args.w) launch.x_quantized = QuantizedFor(args.w, args.x);
   quantized_reader_ = nullptr;
