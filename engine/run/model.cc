@@ -307,7 +307,7 @@ Matrix Model::FinalNorm(absl::Span<const int32_t> rows, const PackedWeight* read
 Matrix Model::Logits(absl::Span<const int32_t> rows) {
   if (followers_ != nullptr) {
     followers_->Start([rows = std::vector<int32_t>(rows.begin(), rows.end())](Model& model) { model.Logits(rows); },
-                      RankGroup::Then::kWait);
+                      RankGroup::Then::kGoOn);
   }
   const Matrix hidden = FinalNorm(rows, weights_.lm_head.get());
   const int64_t num_rows = hidden.rows;
