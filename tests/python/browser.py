@@ -48,7 +48,8 @@ class Page:
         os.write(self.down, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._receive()
-            if answer.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
+            entry = answer.get("params", {}).get("entry", {"level": "error"})
+            if answer.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded") and entry["level"] in ("warning", "error"):
                 self.complaints.append(answer["params"])
             if answer.get("id") == self.last_id:
                 assert "error" not in answer, answer

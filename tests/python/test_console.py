@@ -28,7 +28,7 @@ def turns(page, kind):
 def test_chat_streams_an_answer_and_keeps_the_conversation(server, page):
     page.open(server.base + "/")
     page.wait_for("document.getElementById('state').textContent === 'ready'")
-    assert "millrace-tiny" in page.run("document.getElementById('model').textContent")
+    page.wait_for("document.getElementById('model').textContent.includes('millrace-tiny')")
     ask(page, "What is 12 plus 30?")
     ask(page, "Thank you!")
     assert len(turns(page, "user")) == 2 and all(turns(page, "assistant"))

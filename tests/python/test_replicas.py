@@ -19,9 +19,9 @@ defaults
   timeout connect 2s
   timeout client 60s
   timeout server 60s
-  retries 3
+  retries 5
   option redispatch 1
-  retry-on conn-failure empty-response 503
+  retry-on all-retryable-errors 503
 frontend door
   bind 127.0.0.1:{port}
   default_backend replicas

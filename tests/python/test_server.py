@@ -208,10 +208,11 @@ def test_a_full_queue_answers_429(start):
     server = start("--max-num-queued-reqs", "1", "--max-num-seqs", "1")
     statuses = []
 
-    def one():
-        statuses.append(call(server.base + "/v1/completions", {**LONG, "stream": False, "max_tokens": 300})[0])
+    def one(number):
+        body = {**LONG, "prompt": f"hello {number}", "stream": False, "max_tokens": 300}  # equal ones would share an answer
+        statuses.append(call(server.base + "/v1/completions", body)[0])
 
-    threads = [threading.Thread(target=one) for _ in range(12)]
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
