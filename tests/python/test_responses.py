@@ -110,7 +110,8 @@ def test_a_tool_of_the_server_s_is_run_there(client):
     assert RESULT in answer.output_text
     # What came of it is known to the next turn without being sent again.
     again = client.responses.create(model=MODEL, temperature=0, input="Thank you!", previous_response_id=answer.id)
-    assert again.usage.input_tokens > answer.usage.input_tokens / 4 and again.previous_response_id == answer.id
+    alone = client.responses.input_tokens.count(model=MODEL, input="Thank you!").input_tokens
+    assert again.usage.input_tokens > alone + 30 and again.previous_response_id == answer.id
 
 
 def test_a_named_function_is_called_with_valid_arguments(client):
