@@ -114,6 +114,24 @@ def test_a_tool_of_the_server_s_is_run_there(client):
     assert again.usage.input_tokens > alone + 30 and again.previous_response_id == answer.id
 
 
+def test_programs_run_in_the_sandbox_beside_the_other_tools(start):
+    try:
+        server = start("--enable-tools", "calculator,python")
+    except RuntimeError as refused:
+        if "sandbox" not in str(refused) and "/usr/bin/python3" not in str(refused):
+            raise
+        pytest.skip("the python tool cannot run here: " + str(refused)[-200:])
+    tools = [SERVER_TOOL, {"type": "code_interpreter", "container": {"type": "auto"}}]
+    for question, kind, result in [("Use Python to print 55769 minus 867.", "code_interpreter_call", "54902"),
+                                   (SUM, "mcp_call", RESULT)]:
+        events = events_of(server.base, {"input": question, "tools": tools, "include": ["code_interpreter_call.outputs"]})
+        for event in events:
+            openapi_schemas.check_event(event)
+        call, message = events[-1]["response"]["output"]
+        assert call["type"] == kind and result in json.dumps(call)
+        assert result in message["content"][0]["text"]
+
+
 def test_a_named_function_is_called_with_valid_arguments(client):
     answer = client.responses.create(model=MODEL, temperature=1, input="Good morning!", tools=[FUNCTION],
                                      tool_choice={"type": "function", "name": "calculator"}, extra_body={"seed": 3},
