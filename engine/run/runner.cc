@@ -14,7 +14,9 @@ namespace {
 constexpr int32_t kWantSample = -1;
 constexpr int32_t kWantEmbedding = -2;
 
+// Backends leave log-probabilities that nobody asked for as they find them.
 TokenResult ToTokenResult(const SampleResult& result, int32_t num_top) {
+  if (num_top < 0) return {.token = result.token};
   TokenResult token{.token = result.token, .logprob = result.logprob, .rank = result.rank};
   if (num_top > 0) {
     token.top.reserve(static_cast<size_t>(num_top));
