@@ -83,18 +83,17 @@ cudaError_t LaunchEmbed(const EmbedLaunch& launch, cudaStream_t stream) {
   const Kernel kernel = is_bf16 ? KernelOf<Bf16>(launch.table.dtype) : KernelOf<F16>(launch.table.dtype);
   MILLRACE_CHECK(kernel != nullptr, "an embedding table is F32, F16 or BF16");
   if (launch.out.rows == 0) return cudaSuccess;
-  const EmbedParams params = {
-      launch.table.data,
-      launch.table.rows,
-      launch.table.stride,
-      launch.table.cols,
-      launch.tokens,
-      launch.drawn,
-      static_cast<uint16_t*>(launch.out.data),
-      launch.out.stride,
-      launch.scale,
-      launch.first_token,
-      launch.whole_tokens > 0 ? launch.whole_tokens : static_cast<int32_t>(launch.table.rows)};
+  const EmbedParams params = {launch.table.data,
+                              launch.table.rows,
+                              launch.table.stride,
+                              launch.table.cols,
+                              launch.tokens,
+                              launch.drawn,
+                              static_cast<uint16_t*>(launch.out.data),
+                              launch.out.stride,
+                              launch.scale,
+                              launch.first_token,
+                              launch.whole_tokens > 0 ? launch.whole_tokens : static_cast<int32_t>(launch.table.rows)};
   return Launch(kernel,
                 {.grid = dim3(static_cast<unsigned>(launch.out.rows)),
                  .block = dim3(static_cast<unsigned>(RowThreads(launch.table.cols))),
