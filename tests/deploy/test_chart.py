@@ -140,8 +140,9 @@ def test_the_binary_accepts_the_config(render, case, tmp_path):
     [deployment] = by_kind(render(CASES[case]), "Deployment")
     text = config_map["data"]["serve.yaml"].replace("/etc/millrace/", f"{tmp_path}/")
     text = text.replace("/usr/share/millrace/models", str(ROOT / "models")).replace("org/name", str(ROOT / "models/millrace-tiny"))
-    for folder in ("keys", "tls", "serve"):
+    for folder in ("keys", "tls", "serve", "redis"):
         (tmp_path / folder).mkdir()
+    (tmp_path / "redis/url").write_text("redis://:secret@cache.example:6379/1\n")
     (tmp_path / "keys/keys.yaml").write_text("keys:\n  - {key: a-long-random-text, tenant: search}\n")
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
                     "-keyout", tmp_path / "tls/tls.key", "-out", tmp_path / "tls/tls.crt"], check=True, capture_output=True)

@@ -94,7 +94,8 @@ def test_prometheus_scrapes_every_metric(prometheus):
     assert prometheus("query", query="up")["result"][0]["value"][1] == "1"
     stored = {SUFFIXES.sub("", name) for name in prometheus("label/__name__/values")}
     # What has not happened yet has no series.
-    rare = {"vllm:admission_rejections_total", "millrace_tenant_requests_waiting", "millrace_http_slow_readers_total"}
+    rare = {"vllm:admission_rejections_total", "millrace_tenant_requests_waiting", "millrace_http_slow_readers_total",
+            "millrace_tenant_rejections_total", "millrace_agent_runs_total", "millrace_tool_calls_total", "millrace_tool_call_seconds"}
     assert written_names() - rare <= stored
 
 
