@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Headless Chromium over its DevTools pipe: JSON messages, each ended by a zero byte, on descriptors 3 and 4."""
+import fcntl
 import json
 import os
 import shutil
@@ -16,8 +17,10 @@ class Page:
         self.up, up_write = os.pipe()
 
         def place_pipes():
-            os.dup2(down_read, 3)
-            os.dup2(up_write, 4)
+            # From out of their way first: one of them may be 3 or 4 already.
+            far = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (down_read, up_write)]
+            os.dup2(far[0], 3)
+            os.dup2(far[1], 4)
 
         self.process = subprocess.Popen(
             [BINARY, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe",
