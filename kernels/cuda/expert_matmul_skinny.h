@@ -74,7 +74,9 @@ __global__ void __launch_bounds__(kSkinnyThreads, kChannelTiles* kTokenTiles <= 
   using Ring = SkinnyRing<Format, kChannelTiles, kTokenTiles>;
   using Shape = typename Ring::Shape;
   __shared__ int32_t firsts[kMaxExperts + 1];
-  __shared__ ExpertTile tile;
+  // Bytes: a shared variable has no constructor, and the task's members have defaults.
+  alignas(ExpertTile) __shared__ unsigned char tile_bytes[sizeof(ExpertTile)];
+  ExpertTile& tile = *reinterpret_cast<ExpertTile*>(tile_bytes);
   ptx::GridDependencyWait();
   ptx::GridDependencyLaunch();
   if (threadIdx.x == 0) tile.task = task.all;
