@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "agent/call_tools.h"
+#include "engine/text/offered_tool.h"
 #include "engine/text/template_json.h"
 #include "engine/text/template_value.h"
 
@@ -27,12 +28,6 @@ absl::StatusOr<TemplateValue> DescribeTool(const Tool& tool) {
   described.as_dict().Set("type", TemplateValue::Text("function"));
   described.as_dict().Set("function", std::move(function));
   return described;
-}
-
-std::string_view NameOf(const TemplateValue& described) {
-  const TemplateValue* function = described.is_dict() ? described.as_dict().Find("function") : nullptr;
-  const TemplateValue* name = function != nullptr && function->is_dict() ? function->as_dict().Find("name") : nullptr;
-  return name != nullptr && name->is_string() ? name->text() : std::string_view();
 }
 
 class Run {
@@ -88,7 +83,7 @@ absl::Status Run::OfferTools() {
   TemplateValue& offered = request_.conversation.tools;
   std::vector<TemplateValue> all;
   if (offered.is_list()) all = offered.as_list().items;
-  for (const TemplateValue& described : all) client_tools_.emplace(NameOf(described));
+  for (const TemplateValue& described : all) client_tools_.emplace(ReadOfferedFunction(described).name);
   std::set<std::string_view> names;
   for (const std::shared_ptr<Tool>& tool : request_.tools) {
     if (client_tools_.contains(tool->name()) || !names.insert(tool->name()).second) {

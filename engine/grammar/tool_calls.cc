@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/grammar/schema_compiler.h"
+#include "engine/text/offered_tool.h"
 #include "engine/text/template_json.h"
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
@@ -16,10 +17,8 @@ const char* const kThinkEnd = "</think>";
 const TemplateValue* FindFunction(const TemplateValue& tools, const std::string& name) {
   if (!tools.is_list()) return nullptr;
   for (const TemplateValue& tool : tools.as_list().items) {
-    const TemplateValue* function = tool.is_dict() ? tool.as_dict().Find("function") : nullptr;
-    const TemplateValue* found =
-        function != nullptr && function->is_dict() ? function->as_dict().Find("name") : nullptr;
-    if (found != nullptr && found->is_string() && found->text() == name) return function;
+    const OfferedFunction offered = ReadOfferedFunction(tool);
+    if (offered.function != nullptr && offered.name == name) return offered.function;
   }
   return nullptr;
 }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/grammar/tool_calls.h"
 #include "engine/text/chat_template.h"
+#include "engine/text/offered_tool.h"
 #include "engine/text/template_json.h"
 #include "engine/text/tokenizer.h"
 #include "server/api/api_error.h"
@@ -19,9 +20,8 @@ std::vector<std::string> ToolNames(const TemplateValue& tools) {
   std::vector<std::string> names;
   if (!tools.is_list()) return names;
   for (const TemplateValue& tool : tools.as_list().items) {
-    const TemplateValue* function = tool.is_dict() ? tool.as_dict().Find("function") : nullptr;
-    const TemplateValue* name = function != nullptr && function->is_dict() ? function->as_dict().Find("name") : nullptr;
-    if (name != nullptr && name->is_string()) names.emplace_back(name->text());
+    const OfferedFunction offered = ReadOfferedFunction(tool);
+    if (offered.function != nullptr) names.emplace_back(offered.name);
   }
   return names;
 }

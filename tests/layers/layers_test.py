@@ -23,7 +23,7 @@ PUBLIC = {
     "engine": {
         "engine/engine.h", "engine/grammar/json_schema.h", "engine/grammar/tool_calls.h", "engine/inspect.h", "engine/text/answer_parser.h", "engine/hub/hub_client.h", "engine/load/model_info.h",
         "engine/load/quantize_checkpoint.h", "engine/text/chat_template.h", "engine/text/conversation.h",
-        "engine/text/detokenizer.h", "engine/text/stop_strings.h", "engine/text/template_json.h",
+        "engine/text/detokenizer.h", "engine/text/offered_tool.h", "engine/text/stop_strings.h", "engine/text/template_json.h",
         "engine/text/template_value.h", "engine/text/tokenizer.h", "engine/text/utf8.h",
     },
 }
