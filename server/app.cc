@@ -19,9 +19,8 @@
 #include "server/agents/agent_runs.h"
 #include "server/agents/run_observer.h"
 #include "server/api/api_handler.h"
-#include "server/api/caching_generator.h"
-#include "server/api/server_state.h"
 #include "server/auth/api_keys.h"
+#include "server/caching/caching_generator.h"
 #include "server/config/descriptor_limit.h"
 #include "server/grpc/grpc_server.h"
 #include "server/http/http_server.h"
@@ -30,6 +29,7 @@
 #include "server/metrics/metrics.h"
 #include "server/model_identity.h"
 #include "server/open_answer_store.h"
+#include "server/pipeline/server_state.h"
 #include "server/request_observer.h"
 #include "server/storage/response_store.h"
 

@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "server/api/api_error.h"
+#include "server/wire/api_error.h"
 
 namespace millrace {
 namespace {

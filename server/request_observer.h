@@ -3,9 +3,9 @@
 // Turns what happens to requests into metrics, usage and one log line each. Thread-safe.
 #include <memory>
 
-#include "server/api/generation.h"
 #include "server/log/log.h"
 #include "server/metrics/metrics.h"
+#include "server/pipeline/generation.h"
 #include "server/usage/usage_ledger.h"
 
 namespace millrace {

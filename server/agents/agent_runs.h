@@ -14,8 +14,8 @@
 #include "agent/cancellation.h"
 #include "agent/run.h"
 #include "server/agents/tool_set.h"
-#include "server/api/generation.h"
-#include "server/api/requests.h"
+#include "server/pipeline/generation.h"
+#include "server/pipeline/requests.h"
 
 namespace millrace {
 

@@ -14,7 +14,7 @@
 #include "absl/time/clock.h"
 #include "server/api/answer.h"
 #include "server/api/call_id.h"
-#include "server/api/tool_calling.h"
+#include "server/pipeline/tool_calling.h"
 
 namespace millrace {
 

@@ -8,8 +8,8 @@
 
 #include "agent/session.h"
 #include "agent/turn_model.h"
-#include "server/api/generation.h"
-#include "server/api/requests.h"
+#include "server/pipeline/generation.h"
+#include "server/pipeline/requests.h"
 
 namespace millrace {
 

@@ -7,8 +7,8 @@
 #include "absl/strings/str_replace.h"
 #include "absl/time/time.h"
 #include "server/api/api_call.h"
-#include "server/api/api_error.h"
-#include "server/api/json_writer.h"
+#include "server/wire/api_error.h"
+#include "server/wire/json_writer.h"
 
 namespace millrace {
 namespace {

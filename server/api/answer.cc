@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "server/api/api_error.h"
+#include "server/wire/api_error.h"
 
 namespace millrace {
 

@@ -10,9 +10,9 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "server/api/answer_format.h"
-#include "server/api/generation.h"
-#include "server/api/requests.h"
 #include "server/http/http_server.h"
+#include "server/pipeline/generation.h"
+#include "server/pipeline/requests.h"
 
 namespace millrace {
 

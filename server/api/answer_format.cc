@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/api/answer_format.h"
 
-#include "server/api/json_writer.h"
+#include "server/wire/json_writer.h"
 
 namespace millrace {
 

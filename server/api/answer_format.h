@@ -9,7 +9,7 @@
 
 #include "absl/time/time.h"
 #include "engine/text/answer_parser.h"
-#include "server/api/generation.h"
+#include "server/pipeline/generation.h"
 
 namespace millrace {
 

@@ -7,13 +7,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "server/api/api_call.h"
-#include "server/api/api_error.h"
 #include "server/api/cache_control.h"
-#include "server/api/json_writer.h"
 #include "server/api/rate_headers.h"
-#include "server/api/response_cache.h"
+#include "server/caching/response_cache.h"
 #include "server/console/console.h"
 #include "server/messages/message_error.h"
+#include "server/wire/api_error.h"
+#include "server/wire/json_writer.h"
 
 namespace millrace {
 namespace {

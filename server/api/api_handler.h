@@ -6,12 +6,12 @@
 #include <memory>
 #include <string>
 
-#include "server/api/server_state.h"
-#include "server/api/worker_pool.h"
 #include "server/auth/api_keys.h"
 #include "server/http/http_server.h"
 #include "server/log/log.h"
 #include "server/metrics/metrics.h"
+#include "server/pipeline/server_state.h"
+#include "server/pipeline/worker_pool.h"
 #include "server/usage/usage_ledger.h"
 
 namespace millrace {

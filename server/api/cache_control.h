@@ -3,7 +3,7 @@
 // The Cache-Control of requests (RFC 9111, section 5.2.1). Pure functions, hostile input welcome.
 #include <string_view>
 
-#include "server/api/requests.h"
+#include "server/pipeline/requests.h"
 
 namespace millrace {
 

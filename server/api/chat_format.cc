@@ -7,7 +7,7 @@
 #include "absl/time/clock.h"
 #include "server/api/answer_format.h"
 #include "server/api/call_id.h"
-#include "server/api/json_writer.h"
+#include "server/wire/json_writer.h"
 
 namespace millrace {
 namespace {

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "server/api/answer_format.h"
-#include "server/api/json_writer.h"
+#include "server/wire/json_writer.h"
 
 namespace millrace {
 namespace {

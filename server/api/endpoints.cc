@@ -9,11 +9,11 @@
 #include "engine/text/tokenizer.h"
 #include "server/api/answer.h"
 #include "server/api/api_call.h"
-#include "server/api/api_error.h"
 #include "server/api/embedding_format.h"
-#include "server/api/json_writer.h"
 #include "server/api/parse_requests.h"
-#include "server/api/tool_calling.h"
+#include "server/pipeline/tool_calling.h"
+#include "server/wire/api_error.h"
+#include "server/wire/json_writer.h"
 
 namespace millrace {
 namespace {

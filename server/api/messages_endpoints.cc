@@ -5,12 +5,12 @@
 #include "absl/strings/str_cat.h"
 #include "server/agents/agent_runs.h"
 #include "server/api/api_call.h"
-#include "server/api/api_error.h"
-#include "server/api/json_object.h"
 #include "server/api/run_stream.h"
 #include "server/messages/message_error.h"
 #include "server/messages/message_events.h"
 #include "server/messages/messages_request.h"
+#include "server/wire/api_error.h"
+#include "server/wire/json_object.h"
 
 namespace millrace {
 namespace {

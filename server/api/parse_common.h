@@ -5,8 +5,8 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "server/api/json_fields.h"
-#include "server/api/requests.h"
+#include "server/pipeline/requests.h"
+#include "server/wire/json_fields.h"
 
 namespace millrace {
 

@@ -3,10 +3,10 @@
 #include <nlohmann/json.hpp>
 
 #include "server/api/api_call.h"
-#include "server/api/api_error.h"
-#include "server/api/json_writer.h"
 #include "server/api/parse_common.h"
-#include "server/api/response_cache.h"
+#include "server/caching/response_cache.h"
+#include "server/wire/api_error.h"
+#include "server/wire/json_writer.h"
 
 namespace millrace {
 namespace {

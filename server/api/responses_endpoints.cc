@@ -12,13 +12,13 @@
 #include "engine/load/model_info.h"
 #include "server/agents/agent_runs.h"
 #include "server/api/api_call.h"
-#include "server/api/api_error.h"
-#include "server/api/json_object.h"
 #include "server/api/run_stream.h"
 #include "server/responses/response_run.h"
 #include "server/responses/responses_request.h"
 #include "server/responses/select_tools.h"
 #include "server/storage/response_store.h"
+#include "server/wire/api_error.h"
+#include "server/wire/json_object.h"
 
 namespace millrace {
 namespace {

@@ -6,9 +6,9 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "server/api/answer.h"
-#include "server/api/json_writer.h"
 #include "server/cli/http_client.h"
 #include "server/load_model.h"
+#include "server/wire/json_writer.h"
 
 namespace millrace {
 namespace {

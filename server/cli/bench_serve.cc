@@ -18,12 +18,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
-#include "server/api/json_writer.h"
 #include "server/cli/http_client.h"
 #include "server/cli/load_svg.h"
 #include "server/cli/load_trace.h"
 #include "server/cli/percentiles.h"
 #include "server/cli/prompt_pool.h"
+#include "server/wire/json_writer.h"
 
 namespace millrace {
 namespace {

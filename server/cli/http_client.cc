@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
-#include "server/api/json_fields.h"
+#include "server/wire/json_fields.h"
 
 namespace millrace {
 namespace {

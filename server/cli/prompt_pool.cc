@@ -4,9 +4,9 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
-#include "server/api/json_fields.h"
-#include "server/api/json_writer.h"
 #include "server/cli/http_client.h"
+#include "server/wire/json_fields.h"
+#include "server/wire/json_writer.h"
 
 namespace millrace {
 namespace {

@@ -3,8 +3,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/text/template_json.h"
-#include "server/api/api_error.h"
-#include "server/api/json_writer.h"
+#include "server/wire/api_error.h"
+#include "server/wire/json_writer.h"
 
 namespace millrace {
 namespace {

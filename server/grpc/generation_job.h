@@ -10,8 +10,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "server/api/generation.h"
 #include "server/grpc/grpc_backend.h"
+#include "server/pipeline/generation.h"
 
 namespace millrace {
 

@@ -6,8 +6,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "server/api/api_error.h"
 #include "server/api/cache_control.h"
+#include "server/wire/api_error.h"
 
 namespace millrace {
 namespace {

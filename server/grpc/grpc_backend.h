@@ -12,10 +12,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "server/api/generation.h"
-#include "server/api/server_state.h"
-#include "server/api/worker_pool.h"
 #include "server/auth/api_keys.h"
+#include "server/pipeline/generation.h"
+#include "server/pipeline/server_state.h"
+#include "server/pipeline/worker_pool.h"
 
 namespace millrace {
 

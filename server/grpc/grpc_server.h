@@ -11,9 +11,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "server/api/server_state.h"
 #include "server/auth/api_keys.h"
 #include "server/http/http_server.h"
+#include "server/pipeline/server_state.h"
 
 namespace millrace {
 

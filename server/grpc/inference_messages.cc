@@ -4,8 +4,8 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
-#include "server/api/api_error.h"
 #include "server/grpc/chat_messages.h"
+#include "server/wire/api_error.h"
 
 namespace millrace {
 namespace {

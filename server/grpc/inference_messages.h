@@ -5,9 +5,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "proto/millrace/v1/inference.pb.h"
-#include "server/api/generation.h"
-#include "server/api/requests.h"
 #include "server/grpc/generation_job.h"
+#include "server/pipeline/generation.h"
+#include "server/pipeline/requests.h"
 
 namespace millrace {
 

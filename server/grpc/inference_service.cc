@@ -8,11 +8,11 @@
 #include "engine/load/model_info.h"
 #include "engine/text/tokenizer.h"
 #include "server/api/answer.h"
-#include "server/api/api_error.h"
 #include "server/grpc/generation_job.h"
 #include "server/grpc/inference_messages.h"
 #include "server/grpc/pumped_reactor.h"
 #include "server/grpc/unary_call.h"
+#include "server/wire/api_error.h"
 
 namespace millrace {
 namespace {

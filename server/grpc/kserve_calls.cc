@@ -9,10 +9,10 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "server/api/answer.h"
-#include "server/api/api_error.h"
 #include "server/grpc/generation_job.h"
 #include "server/grpc/pumped_reactor.h"
 #include "server/grpc/unary_call.h"
+#include "server/wire/api_error.h"
 
 namespace millrace {
 namespace {

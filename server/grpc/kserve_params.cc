@@ -7,10 +7,10 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
-#include "server/api/api_error.h"
-#include "server/api/json_fields.h"
 #include "server/grpc/inference_messages.h"
 #include "server/grpc/kserve_tensors.h"
+#include "server/wire/api_error.h"
+#include "server/wire/json_fields.h"
 
 namespace millrace {
 namespace {

@@ -11,8 +11,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "proto/kserve/v2/inference.pb.h"
-#include "server/api/requests.h"
 #include "server/grpc/generation_job.h"
+#include "server/pipeline/requests.h"
 
 namespace millrace {
 

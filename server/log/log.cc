@@ -8,7 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "server/api/json_writer.h"
+#include "server/wire/json_writer.h"
 
 namespace millrace {
 namespace {

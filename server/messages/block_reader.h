@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "engine/text/conversation.h"
-#include "server/api/json_fields.h"
+#include "server/wire/json_fields.h"
 
 namespace millrace {
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/messages/message_error.h"
 
-#include "server/api/json_object.h"
+#include "server/wire/json_object.h"
 
 namespace millrace {
 namespace {

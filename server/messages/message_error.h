@@ -4,8 +4,8 @@
 #include <string>
 #include <string_view>
 
-#include "server/api/api_error.h"
 #include "server/http/http_message.h"
+#include "server/wire/api_error.h"
 
 namespace millrace {
 

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "server/api/json_object.h"
+#include "server/wire/json_object.h"
 
 namespace millrace {
 namespace {

@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "server/api/requests.h"
+#include "server/pipeline/requests.h"
 
 namespace millrace {
 

@@ -19,7 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
-#include "server/api/response_cache.h"
+#include "server/caching/response_cache.h"
 
 namespace millrace {
 namespace {

@@ -9,7 +9,7 @@
 #include "absl/time/time.h"
 #include "agent/run.h"
 #include "engine/engine.h"
-#include "server/api/generation.h"
+#include "server/pipeline/generation.h"
 
 namespace millrace {
 

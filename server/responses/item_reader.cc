@@ -8,9 +8,9 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "server/api/json_fields.h"
-#include "server/api/json_object.h"
 #include "server/http/http_message.h"
+#include "server/wire/json_fields.h"
+#include "server/wire/json_object.h"
 
 namespace millrace {
 namespace {

@@ -8,11 +8,11 @@
 #include "absl/time/clock.h"
 #include "engine/grammar/json_schema.h"
 #include "engine/text/template_json.h"
-#include "server/api/json_object.h"
 #include "server/api/parse_common.h"
 #include "server/responses/item_reader.h"
 #include "server/responses/parse_tools.h"
 #include "server/responses/responses_request.h"
+#include "server/wire/json_object.h"
 
 namespace millrace {
 namespace {

@@ -4,8 +4,8 @@
 #include <string>
 #include <string_view>
 
-#include "server/api/json_fields.h"
 #include "server/responses/responses_request.h"
+#include "server/wire/json_fields.h"
 
 namespace millrace {
 

@@ -6,10 +6,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "server/api/api_error.h"
-#include "server/api/json_object.h"
 #include "server/http/http_message.h"
 #include "server/responses/item_reader.h"
+#include "server/wire/api_error.h"
+#include "server/wire/json_object.h"
 
 namespace millrace {
 namespace {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "server/api/requests.h"
+#include "server/pipeline/requests.h"
 
 namespace millrace {
 

@@ -4,7 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "engine/text/template_value.h"
-#include "server/api/api_error.h"
+#include "server/wire/api_error.h"
 
 namespace millrace {
 namespace {

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <string_view>
 
-#include "server/api/api_error.h"
 #include "server/api/parse_requests.h"
+#include "server/wire/api_error.h"
 
 namespace {
 

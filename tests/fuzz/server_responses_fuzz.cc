@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <string_view>
 
-#include "server/api/api_error.h"
 #include "server/responses/responses_request.h"
+#include "server/wire/api_error.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t num_bytes) {
   const std::string_view body(reinterpret_cast<const char*>(data), num_bytes);

@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "cache/sealed_value.h"
-#include "server/api/stored_answer.h"
+#include "server/caching/stored_answer.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t num_bytes) {
   using namespace millrace;

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "absl/synchronization/barrier.h"
-#include "server/api/api_error.h"
+#include "server/wire/api_error.h"
 
 namespace millrace {
 namespace {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "cache/memory_store.h"
-#include "server/api/caching_generator.h"
+#include "server/caching/caching_generator.h"
 #include "tests/server/api_fixture.h"
 
 namespace millrace {

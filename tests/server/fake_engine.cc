@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "server/api/json_writer.h"
+#include "server/wire/json_writer.h"
 
 namespace millrace {
 namespace {

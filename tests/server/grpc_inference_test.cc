@@ -3,7 +3,7 @@
 #include <map>
 #include <thread>
 
-#include "server/api/api_error.h"
+#include "server/wire/api_error.h"
 #include "tests/server/grpc_fixture.h"
 
 namespace millrace {

@@ -8,10 +8,10 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
-#include "server/api/api_error.h"
-#include "server/api/json_writer.h"
 #include "server/log/log.h"
 #include "server/request_observer.h"
+#include "server/wire/api_error.h"
+#include "server/wire/json_writer.h"
 
 namespace millrace {
 namespace {

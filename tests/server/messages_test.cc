@@ -5,9 +5,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "server/api/api_error.h"
 #include "server/messages/message_events.h"
 #include "server/messages/messages_request.h"
+#include "server/wire/api_error.h"
 #include "tests/agent/scripted_model.h"
 
 namespace millrace {

@@ -16,7 +16,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
-#include "server/api/response_cache.h"
+#include "server/caching/response_cache.h"
 #include "tests/server/fake_engine.h"
 
 namespace millrace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/api/response_cache.h"
+#include "server/caching/response_cache.h"
 
 #include <algorithm>
 #include <catch2/catch.hpp>

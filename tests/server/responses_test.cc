@@ -7,10 +7,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "server/api/api_error.h"
 #include "server/responses/item_reader.h"
 #include "server/responses/response_events.h"
 #include "server/responses/responses_request.h"
+#include "server/wire/api_error.h"
 #include "tests/agent/scripted_model.h"
 
 namespace millrace {

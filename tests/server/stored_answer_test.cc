@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/api/stored_answer.h"
+#include "server/caching/stored_answer.h"
 
 #include <catch2/catch.hpp>
 #include <set>
@@ -7,7 +7,7 @@
 
 #include "engine/grammar/json_schema.h"
 #include "engine/text/template_json.h"
-#include "server/api/answer_key.h"
+#include "server/caching/answer_key.h"
 
 namespace millrace {
 namespace {

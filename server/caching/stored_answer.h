@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "server/api/generation.h"
+#include "server/pipeline/generation.h"
 
 namespace millrace {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/api/tool_calling.h"
+#include "server/pipeline/tool_calling.h"
 
 #include <algorithm>
 #include <string_view>
@@ -11,7 +11,7 @@
 #include "engine/text/offered_tool.h"
 #include "engine/text/template_json.h"
 #include "engine/text/tokenizer.h"
-#include "server/api/api_error.h"
+#include "server/wire/api_error.h"
 
 namespace millrace {
 namespace {

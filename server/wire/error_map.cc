@@ -4,8 +4,8 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "server/api/api_error.h"
-#include "server/api/json_writer.h"
+#include "server/wire/api_error.h"
+#include "server/wire/json_writer.h"
 
 namespace millrace {
 namespace {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/api/response_cache.h"
+#include "server/caching/response_cache.h"
 
 #include <algorithm>
 
 #include "absl/time/clock.h"
 #include "cache/sealed_value.h"
-#include "server/api/stored_answer.h"
+#include "server/caching/stored_answer.h"
 
 namespace millrace {
 

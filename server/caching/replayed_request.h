@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "server/api/generation.h"
+#include "server/pipeline/generation.h"
 
 namespace millrace {
 

@@ -4,9 +4,9 @@
 // cache, shares the generation of the same request under way, or is computed and kept; the rest goes through.
 #include <memory>
 
-#include "server/api/answer_key.h"
-#include "server/api/generation.h"
-#include "server/api/response_cache.h"
+#include "server/caching/answer_key.h"
+#include "server/caching/response_cache.h"
+#include "server/pipeline/generation.h"
 
 namespace millrace {
 

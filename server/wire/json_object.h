@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "server/api/json_writer.h"
+#include "server/wire/json_writer.h"
 
 namespace millrace {
 

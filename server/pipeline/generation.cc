@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/api/generation.h"
+#include "server/pipeline/generation.h"
 
 #include <openssl/rand.h>
 
@@ -11,10 +11,10 @@
 #include "engine/load/model_info.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
-#include "server/api/api_error.h"
-#include "server/api/delivery.h"
-#include "server/api/generation_state.h"
-#include "server/api/tool_calling.h"
+#include "server/pipeline/delivery.h"
+#include "server/pipeline/generation_state.h"
+#include "server/pipeline/tool_calling.h"
+#include "server/wire/api_error.h"
 
 namespace millrace {
 namespace {

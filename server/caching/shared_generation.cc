@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/api/shared_generation.h"
+#include "server/caching/shared_generation.h"
 
 #include <algorithm>
 #include <utility>
 
-#include "server/api/stored_answer.h"
+#include "server/caching/stored_answer.h"
 
 namespace millrace {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/api/json_fields.h"
+#include "server/wire/json_fields.h"
 
 #include <nlohmann/json.hpp>
 

@@ -10,7 +10,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
-#include "server/api/generation.h"
+#include "server/pipeline/generation.h"
 
 namespace millrace {
 

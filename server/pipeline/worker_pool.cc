@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/api/worker_pool.h"
+#include "server/pipeline/worker_pool.h"
 
 #include <utility>
 

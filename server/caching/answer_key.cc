@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/api/answer_key.h"
+#include "server/caching/answer_key.h"
 
 #include "engine/grammar/json_schema.h"
 

@@ -14,7 +14,7 @@
 #include "absl/synchronization/mutex.h"
 #include "engine/engine.h"
 #include "engine/text/answer_parser.h"
-#include "server/api/requests.h"
+#include "server/pipeline/requests.h"
 
 namespace millrace {
 

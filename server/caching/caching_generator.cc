@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/api/caching_generator.h"
+#include "server/caching/caching_generator.h"
 
 #include <algorithm>
 #include <functional>
@@ -7,8 +7,8 @@
 
 #include "engine/load/model_info.h"
 #include "engine/text/template_json.h"
-#include "server/api/api_error.h"
-#include "server/api/replayed_request.h"
+#include "server/caching/replayed_request.h"
+#include "server/wire/api_error.h"
 
 namespace millrace {
 namespace {

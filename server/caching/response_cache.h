@@ -14,7 +14,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "cache/answer_store.h"
-#include "server/api/shared_generation.h"
+#include "server/caching/shared_generation.h"
 
 namespace millrace {
 

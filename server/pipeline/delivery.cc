@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/api/delivery.h"
+#include "server/pipeline/delivery.h"
 
 #include "absl/time/clock.h"
 

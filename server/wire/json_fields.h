@@ -11,7 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "server/api/api_error.h"
+#include "server/wire/api_error.h"
 
 namespace millrace {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/api/stored_answer.h"
+#include "server/caching/stored_answer.h"
 
 #include <bit>
 #include <utility>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/api/generation_state.h"
+#include "server/pipeline/generation_state.h"
 
 #include <algorithm>
 #include <utility>

@@ -13,7 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
-#include "server/api/requests.h"
+#include "server/pipeline/requests.h"
 
 namespace millrace {
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "cache/cache_key.h"
-#include "server/api/requests.h"
+#include "server/pipeline/requests.h"
 
 namespace millrace {
 

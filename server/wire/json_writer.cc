@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/api/json_writer.h"
+#include "server/wire/json_writer.h"
 
 #include <charconv>
 #include <cmath>

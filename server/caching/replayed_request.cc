@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "server/api/replayed_request.h"
+#include "server/caching/replayed_request.h"
 
 #include <algorithm>
 #include <utility>

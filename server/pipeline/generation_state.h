@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// The running half of one generation: its choices, their text so far, their handles. Internal to server/api.
+// The running half of one generation: its choices, their text so far, their handles. Internal to server/pipeline.
 // OnEvent, OnCancelled and is_over belong to the delivery thread; the rest is thread-safe.
 #include <memory>
 #include <optional>
@@ -12,8 +12,8 @@
 #include "engine/text/detokenizer.h"
 #include "engine/text/stop_strings.h"
 #include "engine/text/tokenizer.h"
-#include "server/api/delivery.h"
-#include "server/api/generation.h"
+#include "server/pipeline/delivery.h"
+#include "server/pipeline/generation.h"
 
 namespace millrace {
 
