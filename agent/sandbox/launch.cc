@@ -89,19 +89,20 @@ MILLRACE_AFTER_CLONE bool TieToParent(pid_t parent) {
 
 MILLRACE_AFTER_CLONE const char* BecomeProgram(ChildContext& child) {
   const LaunchPlan& plan = *child.plan;
+  const bool is_sandboxed = plan.tier == LaunchTier::kSandboxed;
   if (syscall(SYS_setsid) < 0) return "setsid";
   if (!TakeDescriptors(plan)) return "dup3";
   if (syscall(SYS_fchdir, plan.folder_fd) != 0) return "fchdir";
   syscall(SYS_umask, 022);
   if (!TakeLimits(plan)) return "prlimit64";
   if (plan.changes_user && !LoseUser()) return "setresuid";
-  if (!LoseCapabilities()) return "capset";
+  if (is_sandboxed && !LoseCapabilities()) return "capset";
   if (!TieToParent(child.parent)) return "PR_SET_PDEATHSIG";  // a change of user would undo it
   if (syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return "PR_SET_NO_NEW_PRIVS";
-  if (syscall(SYS_landlock_restrict_self, plan.ruleset_fd, 0) != 0) return "landlock_restrict_self";
+  if (is_sandboxed && syscall(SYS_landlock_restrict_self, plan.ruleset_fd, 0) != 0) return "landlock_restrict_self";
   if (syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0) != 0) return "close_range";
   if (!ResetSignals()) return "rt_sigprocmask";
-  if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, child.filter) != 0) return "seccomp";
+  if (is_sandboxed && syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, child.filter) != 0) return "seccomp";
   syscall(SYS_execve, child.argv[0], child.argv, child.envp);
   return "execve";
 }
@@ -187,8 +188,9 @@ absl::StatusOr<LaunchedProcess> Launch(const LaunchPlan& plan) {
     siginfo_t info;
     while (syscall(SYS_waitid, P_PIDFD, pidfd, &info, WEXITED, nullptr) != 0 && errno == EINTR) {
     }
-    return absl::InternalError(
-        absl::StrCat("the sandbox was not complete: ", child.failed_step, ": ", strerrordesc_np(child.error)));
+    const bool is_sandboxed = plan.tier == LaunchTier::kSandboxed;
+    return absl::InternalError(absl::StrCat(is_sandboxed ? "the sandbox was not complete: " : "not started: ",
+                                            child.failed_step, ": ", strerrordesc_np(child.error)));
   }
   return process;
 }

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,15 +20,21 @@ inline constexpr uid_t kSandboxUid = 65534;  // "nobody", also the group
 // Whether this process may give a child and its folder to kSandboxUid, and end it afterwards.
 bool CanChangeUser();
 
+enum class LaunchTier : uint8_t {
+  kSandboxed,  // a program that nobody trusts
+  kTrusted,    // one that the operator named: neither Landlock nor seccomp, and the capabilities stay
+};
+
 // Everything a child needs, made ready by the parent: between clone and exec nothing may allocate or lock.
 struct LaunchPlan {
+  LaunchTier tier = LaunchTier::kSandboxed;
   std::vector<std::string> command;      // the first is an absolute path
   std::vector<std::string> environment;  // NAME=value
   int stdin_fd = -1;                     // descriptors of the parent
   int stdout_fd = -1;
   int stderr_fd = -1;
   int folder_fd = -1;   // where it starts
-  int ruleset_fd = -1;  // Landlock's
+  int ruleset_fd = -1;  // Landlock's; of the sandboxed alone, as the next
   std::vector<sock_filter> filter;
   std::vector<std::pair<int, rlim_t>> limits;  // RLIMIT_*, for both soft and hard
   bool changes_user = false;                   // to kSandboxUid

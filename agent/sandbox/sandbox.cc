@@ -23,6 +23,7 @@
 #include "absl/time/clock.h"
 #include "agent/sandbox/landlock.h"
 #include "agent/sandbox/launch.h"
+#include "agent/sandbox/pipe.h"
 #include "agent/sandbox/syscall_filter.h"
 #include "agent/sandbox/unique_fd.h"
 #include "agent/sandbox/work_folder.h"
@@ -36,26 +37,6 @@ constexpr const char* kElfInterpreters[] = {"/lib64/ld-linux-x86-64.so.2", "/lib
 
 absl::Status Failed(const char* what) {
   return absl::InternalError(absl::StrCat("the sandbox was not complete: ", what, ", error ", errno));
-}
-
-struct Pipe {
-  UniqueFd reader;  // never blocks
-  UniqueFd writer;
-};
-
-// Above the standard three, which the child will overwrite: a server may have been started with one of them closed.
-UniqueFd AboveStandard(UniqueFd fd) {
-  if (fd.get() < 0 || fd.get() > STDERR_FILENO) return fd;
-  return UniqueFd(fcntl(fd.get(), F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
-}
-
-absl::StatusOr<Pipe> MakePipe() {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) return Failed("pipe2");
-  Pipe pipe{.reader = AboveStandard(UniqueFd(ends[0])), .writer = AboveStandard(UniqueFd(ends[1]))};
-  if (pipe.reader.get() < 0 || pipe.writer.get() < 0) return Failed("fcntl");
-  if (fcntl(pipe.reader.get(), F_SETFL, O_NONBLOCK) != 0) return Failed("fcntl");
-  return pipe;
 }
 
 // stdin is a sealed file in memory: nobody has to feed it, and a program that never reads it holds nobody up.
@@ -245,9 +226,9 @@ absl::StatusOr<SandboxOutcome> RunSandboxed(const SandboxedProgram& program, abs
 
   absl::StatusOr<UniqueFd> input = MakeInput(program.input);
   if (!input.ok()) return input.status();
-  absl::StatusOr<Pipe> output = MakePipe();
+  absl::StatusOr<Pipe> output = MakePipe(OurEnd::kReader);
   if (!output.ok()) return output.status();
-  absl::StatusOr<Pipe> errors = MakePipe();
+  absl::StatusOr<Pipe> errors = MakePipe(OurEnd::kReader);
   if (!errors.ok()) return errors.status();
   const absl::StatusOr<UniqueFd> ruleset = MakeRuleset(program, support.landlock_abi, (*folder)->path());
   if (!ruleset.ok()) return ruleset.status();
