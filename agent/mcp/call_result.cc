@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "agent/mcp/call_result.h"
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 
@@ -19,10 +20,16 @@ std::string TextOf(const TemplateValue& value, std::string_view name) {
   return member != nullptr && member->is_string() ? std::string(member->text()) : "";
 }
 
+std::string InOneLine(const std::string& text) {
+  std::string line = VisibleText(text, kMaxNamedBytes);
+  std::replace(line.begin(), line.end(), '\n', ' ');
+  return line;
+}
+
 std::string Named(std::string_view kind, const std::string& type, const std::string& address) {
   std::string line = absl::StrCat("[", std::string(kind));
-  if (!type.empty()) absl::StrAppend(&line, " of type ", VisibleText(type, kMaxNamedBytes));
-  if (!address.empty()) absl::StrAppend(&line, ": ", VisibleText(address, kMaxNamedBytes));
+  if (!type.empty()) absl::StrAppend(&line, " of type ", InOneLine(type));
+  if (!address.empty()) absl::StrAppend(&line, ": ", InOneLine(address));
   return line + "]";
 }
 

@@ -227,7 +227,9 @@ bool McpChannel::ReadOutput(const McpPeer& peer, LineSplitter& splitter) {
     if (bytes <= 0) return false;
     lines.clear();
     const absl::Status status = splitter.Push(std::string_view(piece).substr(0, static_cast<size_t>(bytes)), lines);
-    for (const std::string& line : lines) Handle(line);
+    for (const std::string& line : lines) {
+      if (!Handle(line)) return false;
+    }
     if (status.ok()) continue;
     Fault(std::string(status.message()));
     return false;
@@ -263,14 +265,18 @@ bool McpChannel::WriteInput(const McpPeer& peer) {
   return true;
 }
 
-void McpChannel::Handle(std::string_view line) {
+// False: there is no point in going on.
+bool McpChannel::Handle(std::string_view line) {
   absl::StatusOr<RpcMessage> message = ParseRpcMessage(line);
-  if (!message.ok()) return Fault(std::string(message.status().message()));
+  if (!message.ok()) {
+    Fault(std::string(message.status().message()));
+    return true;
+  }
   if (const auto* request = std::get_if<RpcRequest>(&*message)) return HandleRequest(*request);
   if (const auto* notification = std::get_if<RpcNotification>(&*message)) {
     const bool is_change = notification->method == "notifications/tools/list_changed";
     if (is_change && events_.on_tools_changed) events_.on_tools_changed();
-    return;
+    return true;
   }
   auto* result = std::get_if<RpcResult>(&*message);
   const int64_t id = result != nullptr ? result->id : std::get<RpcFailure>(*message).id;
@@ -279,16 +285,16 @@ void McpChannel::Handle(std::string_view line) {
     absl::MutexLock lock(&mu_);
     const auto found = waiters_.find(id);
     // Never asked, answered before, or given up on: the last is nobody's fault.
-    if (found == waiters_.end()) return;
+    if (found == waiters_.end()) return true;
     waiter = std::move(found->second);
     waiters_.erase(found);
   }
-  if (result != nullptr) return waiter->Give(Answer(std::move(*result)));
-  waiter->Give(Answer(std::move(std::get<RpcFailure>(*message))));
+  waiter->Give(result != nullptr ? Answer(std::move(*result)) : Answer(std::move(std::get<RpcFailure>(*message))));
+  return true;
 }
 
-// We declare no capability, so nothing but a ping has an answer.
-void McpChannel::HandleRequest(const RpcRequest& request) {
+// We declare no capability, so nothing but a ping has an answer. Who asks and does not read is given up.
+bool McpChannel::HandleRequest(const RpcRequest& request) {
   const std::string line = request.method == "ping"
                                ? RpcEmptyResultLine(request.id)
                                : RpcFailureLine(request.id, kRpcMethodNotFound, "this client does not support it");
@@ -298,6 +304,7 @@ void McpChannel::HandleRequest(const RpcRequest& request) {
     status = Enqueue(line);
   }
   if (!status.ok()) Fault(std::string(status.message()));
+  return status.ok();
 }
 
 void McpChannel::Fault(std::string_view what) {

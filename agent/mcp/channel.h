@@ -78,8 +78,8 @@ class McpChannel {
   bool ReadOutput(const McpPeer& peer, LineSplitter& splitter);
   void ReadErrors(McpPeer& peer);
   bool WriteInput(const McpPeer& peer);
-  void Handle(std::string_view line);
-  void HandleRequest(const RpcRequest& request);
+  bool Handle(std::string_view line);
+  bool HandleRequest(const RpcRequest& request);
   void Fault(std::string_view what);
   void End(McpPeer& peer) const;
   absl::Status Enqueue(const std::string& line) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
