@@ -1,37 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CUDA backend's host side, on the emulator: sampling through its staging, recorded steps, faults, memory.
-#include <cuda_runtime.h>
-
+// The CUDA backend's host side: sampling through its staging, faults, what it refuses.
 #include <catch2/catch.hpp>
 #include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/backend/cuda_device.h"
-#include "kernels/cuda/backend/graph_cache.h"
 #include "kernels/ops.h"
+#include "tests/cuda_engine/cuda_backend.h"
 
 namespace millrace {
 namespace {
-
-constexpr StepLimits kLimits{.max_rows = 32,
-                             .max_logit_rows = 6,
-                             .max_sequences = 24,
-                             .max_sequence_pages = 1000,
-                             .max_inputs = 64,
-                             .max_outputs = 200,
-                             .vocab_tokens = 200,
-                             .num_heads = 2,
-                             .num_kv_heads = 1,
-                             .head_dim = 32,
-                             .page_tokens = 16};
-
-std::unique_ptr<Device> Cuda() {
-  auto device = cuda::CudaDevice::Open({});
-  REQUIRE(device.status().ToString() == "OK");
-  return *std::move(device);
-}
 
 // Logits on a device, with results of sampling or of log-probabilities.
 class Drawn {
@@ -41,7 +20,7 @@ class Drawn {
         logits_(*device_->Allocate(logits.size() * sizeof(float))),
         results_(logits.size() / static_cast<size_t>(vocab)),
         top_(results_.size() * kNumTop) {
-    REQUIRE(device_->ops().ReserveWorkspace(kLimits).ok());
+    REQUIRE(device_->ops().ReserveWorkspace(testing::kBackendLimits).ok());
     REQUIRE(device_->CopyToDevice(logits_->data(), logits.data(), logits.size() * sizeof(float)).ok());
     matrix_ = {.data = logits_->data(), .rows = static_cast<int64_t>(results_.size()), .cols = vocab, .stride = vocab};
     for (size_t i = 0; i < results_.size(); ++i) results_[i].top = absl::MakeSpan(top_).subspan(i * kNumTop, kNumTop);
@@ -125,7 +104,7 @@ TEST_CASE("CudaOps: rows with every kind of list draw the CPU's tokens, in as ma
   rows[5].repetition_penalty = 1;  // its lists are not needed
   auto cpu = MakeCpuDevice({.num_threads = 1});
   REQUIRE(cpu.ok());
-  Drawn expected(*std::move(cpu), logits, kVocab), actual(Cuda(), logits, kVocab);
+  Drawn expected(*std::move(cpu), logits, kVocab), actual(testing::Cuda(), logits, kVocab);
   CheckSame(actual.Sample(rows), expected.Sample(rows));
 }
 
@@ -135,13 +114,13 @@ TEST_CASE("CudaOps: log-probabilities of given tokens are the CPU's", "[cuda]") 
   const std::vector<int32_t> targets = {0, 199, 17, 64};
   auto cpu = MakeCpuDevice({.num_threads = 1});
   REQUIRE(cpu.ok());
-  Drawn expected(*std::move(cpu), logits, kVocab), actual(Cuda(), logits, kVocab);
+  Drawn expected(*std::move(cpu), logits, kVocab), actual(testing::Cuda(), logits, kVocab);
   CheckSame(actual.Logprobs(targets), expected.Logprobs(targets));
 }
 
 TEST_CASE("CudaDevice: the first fault is told by every later wait, with what was launched", "[cuda]") {
-  const std::unique_ptr<Device> device = Cuda();
-  REQUIRE(device->ops().ReserveWorkspace(kLimits).ok());
+  const std::unique_ptr<Device> device = testing::Cuda();
+  REQUIRE(device->ops().ReserveWorkspace(testing::kBackendLimits).ok());
   REQUIRE(device->Wait().ok());
   const std::vector<int32_t> tokens = {1}, positions = {0}, pages = {0};
   const std::vector<int64_t> slots = {0};
@@ -170,26 +149,14 @@ TEST_CASE("CudaDevice: the first fault is told by every later wait, with what wa
 
 TEST_CASE("CudaDevice: a device that is not there is said to be missing", "[cuda]") {
   for (const int ordinal : {-1, 1000}) {
-    const absl::Status status = cuda::CudaDevice::Open({.ordinal = ordinal}).status();
+    const absl::Status status = testing::OpenCuda({.ordinal = ordinal}).status();
     CHECK(status.code() == absl::StatusCode::kNotFound);
     CHECK_THAT(std::string(status.message()), Catch::Contains("no CUDA device"));
   }
 }
 
-TEST_CASE("CudaOps: what is reserved is what the plan counts", "[cuda]") {
-  const std::unique_ptr<Device> device = Cuda();
-  const size_t before = device->available_bytes();
-  REQUIRE(device->ops().ReserveWorkspace(kLimits).ok());
-  const size_t taken = before - device->available_bytes();
-  const size_t planned = device->ops().WorkspaceBytes(kLimits);
-  CHECK(taken > 0);
-  CHECK(taken <= planned);
-  // The rest is for graphs, of which there are none yet.
-  CHECK(planned - taken <= cuda::GraphCache::NumBytes(24) + 8 * 256);
-}
-
 TEST_CASE("CudaOps: weights are refused by shape, group and missing parts", "[cuda]") {
-  const std::unique_ptr<Device> device = Cuda();
+  const std::unique_ptr<Device> device = testing::Cuda();
   const std::vector<float> values(32 * 64, 0.5f);
   const auto code = [&](const WeightSource& source) { return device->ops().Pack(source).status().code(); };
   const WeightSource dense{.n = 32, .k = 64, .dtype = DType::kF32, .values = values.data()};
@@ -211,72 +178,6 @@ TEST_CASE("CudaOps: weights are refused by shape, group and missing parts", "[cu
     int4.group_size = group;
     CHECK(code(int4) == absl::StatusCode::kInvalidArgument);
   }
-}
-
-TEST_CASE("GraphCache: rows are rounded up to what is recorded, and never beyond what was reserved", "[cuda]") {
-  const cuda::GraphCache cache(20);
-  CHECK(cache.RoundedRows(1) == 1);
-  CHECK(cache.RoundedRows(3) == 4);
-  CHECK(cache.RoundedRows(5) == 8);
-  CHECK(cache.RoundedRows(17) == 20);
-  CHECK(cache.RoundedRows(20) == 20);
-  CHECK(cache.RoundedRows(21) == 0);
-  CHECK(cuda::GraphCache(0).RoundedRows(1) == 0);
-  CHECK(cache.RecordedRows() == std::vector<int64_t>{1, 2, 4, 8, 12, 16, 20});
-  CHECK(cuda::GraphCache(16).RecordedRows() == std::vector<int64_t>{1, 2, 4, 8, 12, 16});
-  CHECK(cuda::GraphCache(0).RecordedRows().empty());
-  CHECK(cuda::GraphCache(4096).RoundedRows(513) == 0);
-  CHECK(cuda::GraphCache::NumBytes(0) == 0);
-  CHECK(cuda::GraphCache::NumBytes(8) < cuda::GraphCache::NumBytes(64));
-}
-
-TEST_CASE("CudaOps: every rounded number of rows is recorded before the first request, and what that takes is measured",
-          "[cuda]") {
-  StepLimits limits = kLimits;
-  limits.max_sequences = 6;
-  const std::unique_ptr<Device> device = Cuda();
-  Ops& ops = device->ops();
-  REQUIRE(ops.ReserveWorkspace(limits).ok());
-  std::vector<int64_t> called;
-  const auto forward = [&](const StepInputs& inputs) {
-    CHECK(inputs.slots[0] < 0);
-    ops.BeginStep(inputs);
-    ops.Replay([&](int64_t num_rows) { called.push_back(num_rows); });
-  };
-  SECTION("within the plan") {
-    simt::SetGraphBytes(size_t{1} << 20);
-    CHECK(ops.RecordSteps(forward).ToString() == "OK");
-    CHECK(called == std::vector<int64_t>{1, 2, 4, 6, 1, 2, 4, 6});
-    const std::vector<int32_t> tokens(5, 0);
-    const std::vector<int64_t> slots(5, -1);
-    const std::vector<AttentionSequence> sequences(5);
-    forward({.tokens = tokens, .positions = tokens, .slots = slots, .sequences = sequences});
-    CHECK(called.size() == 8);  // replayed at once
-    CHECK(static_cast<cuda::CudaDevice&>(*device).ops().num_replays() == 5);
-  }
-  SECTION("beyond it") {
-    simt::SetGraphBytes(size_t{3} << 20);
-    const absl::Status status = ops.RecordSteps(forward);
-    CHECK(status.code() == absl::StatusCode::kResourceExhausted);
-    CHECK_THAT(std::string(status.message()), Catch::Contains("take 12 MiB") && Catch::Contains("has 8 MiB"));
-  }
-  simt::SetGraphBytes(0);
-}
-
-TEST_CASE("GraphCache: what cannot be recorded is called instead, and is no fault", "[cuda]") {
-  auto stream = cuda::CudaStream::Create();
-  REQUIRE(stream.ok());
-  cuda::GraphCache cache(8);
-  int num_calls = 0;
-  const auto body = [&] {
-    ++num_calls;
-    (*stream)->Keep(cudaStreamSynchronize((*stream)->get()), "a wait");  // not while a stream records
-  };
-  for (int i = 0; i < 3; ++i) cache.Run(4, **stream, body);
-  CHECK(cache.num_replays() == 0);
-  CHECK(num_calls >= 3);
-  CHECK((*stream)->Synchronize().ok());
-  CHECK(cache.RoundedRows(4) == 0);
 }
 
 }  // namespace

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// What only the emulator can tell of the CUDA backend's host side: memory to the byte, and recorded steps whose size is
+// set.
+#include <cuda_runtime.h>
+
+#include <catch2/catch.hpp>
+#include <memory>
+#include <vector>
+
+#include "kernels/cuda/backend/cuda_device.h"
+#include "kernels/cuda/backend/graph_cache.h"
+#include "kernels/ops.h"
+#include "tests/cuda_engine/cuda_backend.h"
+
+namespace millrace {
+namespace {
+
+TEST_CASE("CudaOps: what is reserved is what the plan counts", "[cuda]") {
+  const std::unique_ptr<Device> device = testing::Cuda();
+  const size_t before = device->available_bytes();
+  REQUIRE(device->ops().ReserveWorkspace(testing::kBackendLimits).ok());
+  const size_t taken = before - device->available_bytes();
+  const size_t planned = device->ops().WorkspaceBytes(testing::kBackendLimits);
+  CHECK(taken > 0);
+  CHECK(taken <= planned);
+  // The rest is for graphs, of which there are none yet.
+  CHECK(planned - taken <= cuda::GraphCache::NumBytes(24) + 8 * 256);
+}
+
+TEST_CASE("GraphCache: rows are rounded up to what is recorded, and never beyond what was reserved", "[cuda]") {
+  const cuda::GraphCache cache(20);
+  CHECK(cache.RoundedRows(1) == 1);
+  CHECK(cache.RoundedRows(3) == 4);
+  CHECK(cache.RoundedRows(5) == 8);
+  CHECK(cache.RoundedRows(17) == 20);
+  CHECK(cache.RoundedRows(20) == 20);
+  CHECK(cache.RoundedRows(21) == 0);
+  CHECK(cuda::GraphCache(0).RoundedRows(1) == 0);
+  CHECK(cache.RecordedRows() == std::vector<int64_t>{1, 2, 4, 8, 12, 16, 20});
+  CHECK(cuda::GraphCache(16).RecordedRows() == std::vector<int64_t>{1, 2, 4, 8, 12, 16});
+  CHECK(cuda::GraphCache(0).RecordedRows().empty());
+  CHECK(cuda::GraphCache(4096).RoundedRows(513) == 0);
+  CHECK(cuda::GraphCache::NumBytes(0) == 0);
+  CHECK(cuda::GraphCache::NumBytes(8) < cuda::GraphCache::NumBytes(64));
+}
+
+TEST_CASE("CudaOps: every rounded number of rows is recorded before the first request, and what that takes is measured",
+          "[cuda]") {
+  StepLimits limits = testing::kBackendLimits;
+  limits.max_sequences = 6;
+  const std::unique_ptr<Device> device = testing::Cuda();
+  Ops& ops = device->ops();
+  REQUIRE(ops.ReserveWorkspace(limits).ok());
+  std::vector<int64_t> called;
+  const auto forward = [&](const StepInputs& inputs) {
+    CHECK(inputs.slots[0] < 0);
+    ops.BeginStep(inputs);
+    ops.Replay([&](int64_t num_rows) { called.push_back(num_rows); });
+  };
+  SECTION("within the plan") {
+    simt::SetGraphBytes(size_t{1} << 20);
+    CHECK(ops.RecordSteps(forward).ToString() == "OK");
+    CHECK(called == std::vector<int64_t>{1, 2, 4, 6, 1, 2, 4, 6});
+    const std::vector<int32_t> tokens(5, 0);
+    const std::vector<int64_t> slots(5, -1);
+    const std::vector<AttentionSequence> sequences(5);
+    forward({.tokens = tokens, .positions = tokens, .slots = slots, .sequences = sequences});
+    CHECK(called.size() == 8);  // replayed at once
+    CHECK(testing::NumReplays(*device) == 5);
+  }
+  SECTION("beyond it") {
+    simt::SetGraphBytes(size_t{3} << 20);
+    const absl::Status status = ops.RecordSteps(forward);
+    CHECK(status.code() == absl::StatusCode::kResourceExhausted);
+    CHECK_THAT(std::string(status.message()), Catch::Contains("take 12 MiB") && Catch::Contains("has 8 MiB"));
+  }
+  simt::SetGraphBytes(0);
+}
+
+TEST_CASE("GraphCache: what cannot be recorded is called instead, and is no fault", "[cuda]") {
+  auto stream = cuda::CudaStream::Create();
+  REQUIRE(stream.ok());
+  cuda::GraphCache cache(8);
+  int num_calls = 0;
+  const auto body = [&] {
+    ++num_calls;
+    (*stream)->Keep(cudaStreamSynchronize((*stream)->get()), "a wait");  // not while a stream records
+  };
+  for (int i = 0; i < 3; ++i) cache.Run(4, **stream, body);
+  CHECK(cache.num_replays() == 0);
+  CHECK(num_calls >= 3);
+  CHECK((*stream)->Synchronize().ok());
+  CHECK(cache.RoundedRows(4) == 0);
+}
+
+}  // namespace
+}  // namespace millrace
