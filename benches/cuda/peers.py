@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The work of our kernels done by torch on the same GPU, so that a claim is a ratio from one run. Needs torch with CUDA.
 
-    python3 benches/cuda/peers.py [--only copy,matmul,int8,int4,attention,decode]
+    python3 benches/cuda/peers.py [--only copy,matmul,int8,int4,attention,decode,batching]
 
 Shapes are of Llama-3.1-8B. Every line is JSON: what, shape, microseconds (median of the runs and their spread), GB/s of
 the bytes that must move, TFLOP/s. Weights rotate over copies that together exceed the L2 cache.
@@ -10,6 +10,7 @@ the bytes that must move, TFLOP/s. Weights rotate over copies that together exce
 import argparse
 import json
 import statistics
+import time
 
 import torch
 import torch.nn.functional as F
@@ -140,8 +141,32 @@ def bench_decode():
            num_bytes, num_bytes)
 
 
+def bench_batching():
+    """transformers' continuous batching: 32 prompts of 1024 tokens, 64 new ones each, of 8 layers."""
+    import transformers
+    layers, batch, context, num_new = 8, 32, 1024, 64
+    config = transformers.LlamaConfig(hidden_size=4096, intermediate_size=14336, num_hidden_layers=layers,
+                                      num_attention_heads=32, num_key_value_heads=8, vocab_size=128256,
+                                      max_position_embeddings=8192, attn_implementation="paged|sdpa")
+    with torch.device("cuda"):
+        torch.set_default_dtype(torch.bfloat16)
+        model = transformers.LlamaForCausalLM(config).eval()
+        torch.set_default_dtype(torch.float32)
+    prompts = [[(s * 7919 + i * 131) % config.vocab_size for i in range(context)] for s in range(batch)]
+    for length in (2, num_new):  # the first warms up
+        settings = transformers.GenerationConfig(max_new_tokens=length, min_new_tokens=length, do_sample=False,
+                                                 eos_token_id=-1, pad_token_id=0)
+        begin = time.monotonic()
+        model.generate_batch(inputs=prompts, generation_config=settings)
+        torch.cuda.synchronize()
+        seconds = time.monotonic() - begin
+    print(json.dumps({"what": "transformers continuous batching, bf16",
+                      "shape": f"{layers} layers, {batch} prompts of {context}, {num_new} new",
+                      "seconds": round(seconds, 3), "tokens_per_second": round(batch * num_new / seconds, 1)}), flush=True)
+
+
 BENCHES = {"copy": bench_copy, "matmul": bench_matmul, "int8": bench_int8, "int4": bench_int4,
-           "attention": bench_attention, "decode": bench_decode}
+           "attention": bench_attention, "decode": bench_decode, "batching": bench_batching}
 
 
 def main():
@@ -151,8 +176,9 @@ def main():
     for name in parser.parse_args().only.split(","):
         try:
             BENCHES[name]()
-        except (RuntimeError, AttributeError) as error:  # an op this torch does not have
-            print(json.dumps({"what": name, "error": str(error).splitlines()[0]}), flush=True)
+        except Exception as error:  # an op this torch does not have; the next peer may still tell something
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            print(json.dumps({"what": name, "error": first}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """The compile gate and the list of attested kernels see what they are for. Standard library only, without nvcc."""
+import argparse
+import concurrent.futures
 import contextlib
 import io
 import json
 import pathlib
 import sys
 import tempfile
+import time
 import unittest
 
 import attested_test
 import compile_gate
 import gpu_check
+import goals  # after gpu_check, which knows where it is
 from kernel_sources import closure, digest, relative
 
 MANGLED = "_ZN8millrace4cuda49_GLOBAL__N__9c39c1a1_16_sample_passes_cu_c253bc6213CollectKernelILi1EEEvi"
@@ -100,12 +104,113 @@ class Attested(unittest.TestCase):
 
 
 class GpuCheck(unittest.TestCase):
+    GPU = gpu_check.Gpu("A GPU", "90a", "580", "1 GiB")
+
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.steps = dict(gpu_check.STEPS)
+
+    def tearDown(self):
+        gpu_check.STEPS.clear()
+        gpu_check.STEPS.update(self.steps)
+        self.folder.cleanup()
+
+    def run_steps(self, steps, programs=None):
+        """The record's file after these {name: (function, seconds)}."""
+        gpu_check.STEPS.clear()
+        gpu_check.STEPS.update(steps)
+        building = concurrent.futures.Future()
+        building.set_result(programs or {})
+        options = argparse.Namespace(only=list(steps), out=pathlib.Path(self.folder.name), arch="90a", inputs="1")
+        record = gpu_check.Record(options, self.GPU)
+        check = gpu_check.Check(options, self.GPU, building, time.monotonic() + 600)
+        with contextlib.redirect_stdout(io.StringIO()):
+            gpu_check.run_steps(check, record)
+        return json.loads(record.path.read_text(encoding="utf-8"))
+
     def test_every_step_says_what_it_is(self):
-        self.assertTrue(all(step.__doc__ for step in gpu_check.STEPS.values()))
+        self.assertTrue(all(step.__doc__ for step, _ in gpu_check.STEPS.values()))
+
+    def test_the_steps_fit_into_nine_minutes(self):
+        self.assertLess(sum(seconds for _, seconds in gpu_check.STEPS.values()), 9 * 60)
 
     def test_sources_that_need_our_libraries_are_not_built_from_source(self):
         self.assertTrue(gpu_check.is_plain(gpu_check.ROOT / "kernels" / "cuda" / "rms_norm.cu"))
         self.assertFalse(gpu_check.is_plain(gpu_check.ROOT / "kernels" / "cpu" / "cpu_ops.cc"))
+
+    def test_a_step_that_fails_stops_no_other_and_what_it_said_is_kept(self):
+        record = self.run_steps({
+            "raises": (lambda check: 1 / 0, 5),
+            "hangs": (lambda check: check.run_all({"sleep": ["sh", "-c", "echo begun; sleep 600 & wait"]}), 1),
+            "is_missing": (lambda check: check.run_all({"no such": "it was not built"}), 5),
+            "passes": (lambda check: check.run_all({"true": ["true"]}), 5)})
+        results = {name: step["result"] for name, step in record["steps"].items()}
+        self.assertEqual(results, {"raises": "failed", "hangs": "failed", "is_missing": "failed", "passes": "passed"})
+        self.assertIn("begun", record["steps"]["hangs"]["lines"])
+        self.assertIn("ZeroDivisionError", record["steps"]["raises"]["lines"][-1])
+        self.assertIsNone(record["running"])
+
+    def test_a_program_that_cannot_run_here_is_skipped_beside_nothing_else(self):
+        cannot, passes, fails = (["sh", "-c", f"exit {code}"] for code in (77, 0, 1))
+        for commands, result in (([cannot], "skipped"), ([cannot, passes], "passed"), ([cannot, fails], "failed")):
+            named = {str(i): command for i, command in enumerate(commands)}
+            record = self.run_steps({"step": (lambda check, named=named: check.run_all(named), 5)})
+            self.assertEqual(record["steps"]["step"]["result"], result)
+
+    def test_the_record_is_whole_while_a_step_runs(self):
+        seen = []
+
+        def look(check):
+            path = next(pathlib.Path(self.folder.name).glob("gpu_*.json"))
+            seen.append(json.loads(path.read_text(encoding="utf-8")))
+            return "passed", []
+        self.run_steps({"first": (lambda check: ("passed", []), 5), "second": (look, 5)})
+        self.assertEqual(seen[0]["running"], "second")
+        self.assertEqual(seen[0]["steps"]["first"]["result"], "passed")
+        self.assertIn("kernels/cuda/rms_norm.cu", seen[0]["sources"])
+
+    def test_without_time_left_steps_are_left_out(self):
+        record = self.run_steps({"slow": (lambda check: setattr(check, "end", 0) or ("passed", []), 5),
+                                 "late": (lambda check: ("passed", []), 5)})
+        self.assertEqual(record["steps"]["late"]["result"], "skipped")
+
+
+def record_of(engine_line, bench):
+    steps = {"engine": {"lines": ["== llama: exit 0", json.dumps(engine_line), '{"what": "cut o']},
+             "bench": {"lines": [json.dumps(line) for line in bench]}}
+    return {"gpu": {"name": "A GPU"}, "date": "2026-01-02T03:04:05", "commit": "abc", "steps": steps}
+
+
+class Goals(unittest.TestCase):
+    ROOFS = [{"what": "memory roofs", "read GB/s": 4000, "copy GB/s": 3500},
+             {"what": "warpgroup roofs", "bf16 TFLOP/s": 800, "int8 TOP/s": 1600}]
+    STEP = {"what": "engine decode", "model": "m", "layers": 2, "weights": "bf16", "kv": "bf16", "sequences": 1,
+            "tokens": 1024, "us": 2000, "tokens_per_second": 500, "host_waits_us": 1, "late_share": 0.01,
+            "bytes": 4e9, "flops": 8e9, "head_flops": 0, "attention_flops": 0}
+
+    def test_a_share_is_of_the_nearer_roof_of_the_same_run(self):
+        (_, share, goal), = goals.figures(record_of(self.STEP, self.ROOFS))
+        self.assertAlmostEqual(share, 0.5)  # 4 GB at 4 TB/s are 1 ms of 2
+        self.assertEqual(goal, 0.70)
+        (_, share, _), = goals.figures(record_of(dict(self.STEP, flops=1.2e12), self.ROOFS))
+        self.assertAlmostEqual(share, 0.75)
+        (_, share, _), = goals.figures(record_of(dict(self.STEP, flops=1.2e12, weights="int8"), self.ROOFS))
+        self.assertAlmostEqual(share, 0.5)
+
+    def test_without_roofs_nothing_is_said(self):
+        self.assertEqual(goals.figures(record_of(self.STEP, self.ROOFS[:1])), [])
+
+    def test_the_page_says_what_the_newest_record_says_or_that_there_is_none(self):
+        page = f"before\n{goals.BEGIN}\nold\n{goals.END}\nafter"
+        self.assertEqual(goals.page_with(page, None), f"before\n{goals.BEGIN}\n{goals.NOTHING}\n{goals.END}\nafter")
+        written = goals.page_with(page, record_of(self.STEP, self.ROOFS))
+        self.assertIn("| m, 2 layers | bf16, bf16 | decode, 1 at 1024 | 2.00 | 500 | 50 % | 70 % | 1.0 % (5 %) |", written)
+        self.assertEqual(goals.page_with(written, record_of(self.STEP, self.ROOFS)), written)
+
+    def test_the_page_is_up_to_date(self):
+        text = goals.PAGE.read_text(encoding="utf-8")
+        self.assertIn(goals.BEGIN, text)
+        self.assertEqual(goals.page_with(text, goals.newest(goals.ROOT)), text)
 
 
 if __name__ == "__main__":

@@ -5,30 +5,39 @@
     scripts/gpu-check [--only STEP[,STEP...]] [--list] [--minutes 9] [--arch 90a] [--out FOLDER] [--binary MILLRACE]
 
 It builds the kernels with their tests and benches by nvcc and a C++ compiler (nothing else is needed; what was built
-before and did not change is kept in build/gpu_check), runs the steps, prints a line for each, and writes one JSON file
-gpu_DATE_NAME.json to benches/results, with the hash of every kernel: tests/cuda/attested_test.py reads those. Tests get
-fresh random inputs; --inputs N repeats those of a run. Without a GPU it builds, says so in one line, and exits with 2.
+before and did not change is kept in build/gpu_check) while the steps run that need only what a bundle holds. Every step
+has its own time, and one that fails stops no other. After each, one JSON file gpu_DATE_NAME.json in benches/results is
+written anew, with the hash of every kernel: tests/cuda/attested_test.py and benches/cuda/goals.py read those. Tests get
+fresh random inputs; --inputs N repeats those of a run. Without a GPU it builds, has every program say that there is
+none, says so itself in one line, and exits with 2.
 """
 import argparse
 import concurrent.futures
 import dataclasses
 import datetime
 import json
+import math
 import os
 import pathlib
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
 
 from compile_gate import find_nvcc, host_compiler
 from kernel_sources import closure, digest, includes, kernel_files, relative
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benches" / "cuda"))
+import goals  # noqa: E402
 FLAGS = ["-std=c++20", "-O3", f"-I{ROOT}"]
 NO_GPU = 2
+CANNOT = 77  # what a program of ours exits with when something it needs is not here
 KEPT_LINES = 400  # of a step's output
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 
@@ -41,13 +50,26 @@ class Gpu:
     memory: str
 
 
+class Stopped(Exception):
+    """Somebody asked this run to end."""
+
+
 @dataclasses.dataclass
 class Check:
     """What the steps need."""
     options: argparse.Namespace
     gpu: Gpu
-    programs: dict  # name: path, or what the compiler said
-    deadline: float
+    building: concurrent.futures.Future  # of {name: path, or what the compiler said}
+    end: float  # of the run
+    deadline: float = 0  # of the step
+
+    @property
+    def programs(self):
+        """Waits for the build, at the run's cost and not the step's."""
+        begin = time.monotonic()
+        programs = self.building.result(timeout=max(1.0, self.end - begin))
+        self.deadline = min(self.end, self.deadline + time.monotonic() - begin)
+        return programs
 
     def left(self):
         return max(1.0, self.deadline - time.monotonic())
@@ -55,27 +77,44 @@ class Check:
     def run(self, command, seconds=None):
         """(exit status or None when out of time, lines of output)."""
         limit = min(self.left(), seconds or self.left())
-        try:
-            done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                  text=True, errors="replace", timeout=limit, check=False, cwd=ROOT)
-            return done.returncode, done.stdout.splitlines()
-        except subprocess.TimeoutExpired as late:
-            text = (late.stdout or b"").decode(errors="replace")
-            return None, [*text.splitlines(), f"out of time after {limit:.0f} s"]
+        # A file, not a pipe: what was said before the end is kept, and nobody's child can hold it open.
+        with tempfile.TemporaryFile() as output:
+            child = subprocess.Popen([str(word) for word in command], stdout=output, stderr=subprocess.STDOUT, cwd=ROOT,
+                                     stdin=subprocess.DEVNULL, start_new_session=True)
+            try:
+                code = child.wait(limit)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                end_group(child)
+            output.seek(0)
+            lines = output.read().decode(errors="replace").splitlines()
+            return code, lines if code is not None else [*lines, f"out of time after {limit:.0f} s"]
 
     def run_all(self, commands, seconds=None):
-        """Runs {title: command or error}; (result, lines)."""
+        """Runs {title: command or error}; (result, lines). Skipped where every program says that it cannot run here."""
         if not commands:
             return SKIPPED, ["there is nothing to run"]
-        result, lines = PASSED, []
+        codes, lines = [], []
         for title, command in commands.items():
             if isinstance(command, str):
-                code, output = 1, [command]
+                code, output = 1, command.splitlines()
             else:
                 code, output = self.run(command, seconds)
-            result = result if code == 0 else FAILED
+            codes.append(code)
             lines += [f"== {title}: exit {code}", *output[-KEPT_LINES:]]
-        return result, lines
+        if all(code == CANNOT for code in codes):
+            return SKIPPED, lines
+        return (PASSED if all(code in (0, CANNOT) for code in codes) else FAILED), lines
+
+
+def end_group(child):
+    """The program, and whatever it left running."""
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    child.wait()
 
 
 def find_gpu():
@@ -181,23 +220,23 @@ def find_millrace(check):
     return None, ["there is no millrace with CUDA here: build one, or unpack a bundle of scripts/gpu-bundle"]
 
 
+def find_program(name):
+    """One of a bundle, or of a build here."""
+    return next((path for path in [ROOT / "bin" / name, *sorted((ROOT / "build").glob(f"*/server/{name}"))]
+                 if path.exists()), None)
+
+
 def step_model(check):
-    """Whole models, CUDA against CPU."""
-    program = next((path for path in [ROOT / "bin" / "cuda_engine_gpu_tests",
-                                      *sorted((ROOT / "build").glob("*/tests/cuda_engine_gpu_tests"))] if path.exists()), None)
+    """Whole models, CUDA against CPU, and the answer of the bundled one."""
+    commands = {}
+    program = find_program("cuda_engine_gpu_tests")
     if program is not None:
-        return check.run_all({"cuda_engine_gpu_tests": [program]})
+        commands["cuda_engine_gpu_tests"] = [program]
     binary, missing = find_millrace(check)
-    if binary is None:
-        return SKIPPED, missing
-    answers, lines = {}, []
-    for device in ("cpu", "cuda"):
-        code, answers[device] = check.run([binary, "complete", ROOT / "models" / "millrace-tiny", "-p",
-                                           "What is Millrace?", "--device", device, "--temperature", "0", "--max-tokens", "24"], 120)
-        lines += [f"== {device}: exit {code}", *answers[device]]
-        if code != 0:
-            return FAILED, lines
-    return (PASSED if answers["cpu"] == answers["cuda"] else FAILED), lines
+    if binary is not None:
+        commands["complete"] = [binary, "complete", ROOT / "models" / "millrace-tiny", "-p", "What is Millrace?",
+                                "--device", "cuda", "--temperature", "0", "--max-tokens", "24"]
+    return check.run_all(commands, 80) if commands else (SKIPPED, missing)
 
 
 def step_sanitizer(check):
@@ -211,7 +250,7 @@ def step_sanitizer(check):
         for name, program in small.items():
             sanitized = [tool, "--tool", kind, "--error-exitcode", "9", program]
             commands[f"{kind} of {name}"] = program if isinstance(program, str) else sanitized
-    return check.run_all(commands, 60)
+    return check.run_all(commands, 20)
 
 
 def step_server(check):
@@ -220,29 +259,40 @@ def step_server(check):
     if binary is None:
         return SKIPPED, missing
     return check.run_all({"soak": [sys.executable, ROOT / "tests" / "python" / "soak.py", "--binary", binary, "--model",
-                                   ROOT / "models" / "millrace-tiny", "--seconds", "20", "--may-differ",
-                                   "--serve-flag=--device", "--serve-flag=cuda"]}, 90)
+                                   ROOT / "models" / "millrace-tiny", "--seconds", "15", "--may-differ",
+                                   "--serve-flag=--device", "--serve-flag=cuda"]})
 
 
 def step_bench(check):
-    """Benches of kernels, and the engine's where it was built."""
-    commands = {name: with_flags(program) for name, program in check.programs.items() if name.endswith("_bench")}
-    binary, _ = find_millrace(check)
-    if binary is not None:
-        commands["bench throughput"] = [binary, "bench", "throughput", ROOT / "models" / "millrace-tiny", "--device",
-                                        "cuda"]
-    return check.run_all(commands, 120)
+    """Benches of kernels, roofs first."""
+    benches = sorted((name for name in check.programs if name.endswith("_bench")), key=lambda name: name != "roofs_bench")
+    return check.run_all({name: with_flags(check.programs[name]) for name in benches}, 40)
+
+
+def step_engine(check):
+    """Steps of whole models: decoding and prompts, by model and weight format."""
+    program = find_program("step_bench")
+    if program is None:
+        return SKIPPED, ["there is no step_bench here: build it, or unpack a bundle of scripts/gpu-bundle"]
+    commands = {}
+    for model in ("llama-3.1-8b", "qwen3-8b"):
+        for quantization, kv in (("none", "bf16"), ("int8", "int8"), ("int4", "bf16")):
+            commands[f"{model} {quantization}"] = [program, "--model", ROOT / "benches/engine/configs" / model,
+                                                   "--quantization", quantization, "--kv", kv]
+    return check.run_all(commands, 40)
 
 
 def step_peers(check):
     """The same work by torch, in the same run."""
-    if check.run([sys.executable, "-c", "import torch; assert torch.cuda.is_available()"], 60)[0] != 0:
+    if check.run([sys.executable, "-c", "import torch; assert torch.cuda.is_available()"], 30)[0] != 0:
         return SKIPPED, ["there is no torch that sees the GPU"]
-    return check.run_all({"peers": [sys.executable, ROOT / "benches" / "cuda" / "peers.py"]}, 150)
+    return check.run_all({"peers": [sys.executable, ROOT / "benches" / "cuda" / "peers.py"]})
 
 
-STEPS = {"wrappers": step_wrappers, "kernels": step_kernels, "model": step_model, "sanitizer": step_sanitizer,
-         "server": step_server, "bench": step_bench, "peers": step_peers}
+# Those that need nothing built come first: nvcc works meanwhile. Seconds are the most that each may take.
+STEPS = {"model": (step_model, 90), "server": (step_server, 40), "wrappers": (step_wrappers, 20),
+         "kernels": (step_kernels, 75), "sanitizer": (step_sanitizer, 40), "bench": (step_bench, 75),
+         "engine": (step_engine, 120), "peers": (step_peers, 70)}
 
 
 def commit():
@@ -259,7 +309,7 @@ def arguments():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="these steps, with commas between them")
     parser.add_argument("--list", action="store_true", help="what the steps are")
-    parser.add_argument("--minutes", type=float, default=9)
+    parser.add_argument("--minutes", type=float, default=9, help="when to stop, finished or not")
     parser.add_argument("--arch", help="what to build for; default: the GPU's, or 90a")
     parser.add_argument("--inputs", default=str(random.randrange(1, 2**31)), help="seed of the tests' inputs")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "benches" / "results")
@@ -274,52 +324,116 @@ def arguments():
     return options
 
 
-def record(check, results):
-    name = re.sub(r"[^a-z0-9]+", "-", check.gpu.name.lower()).strip("-")
-    now = datetime.datetime.now(datetime.timezone.utc)
-    check.options.out.mkdir(parents=True, exist_ok=True)
-    path = check.options.out / f"gpu_{now:%Y-%m-%d_%H%M}_{name}.json"
-    path.write_text(json.dumps({
-        "date": now.isoformat(timespec="seconds"), "commit": commit(), "gpu": dataclasses.asdict(check.gpu),
-        "built_for": check.options.arch, "inputs": check.options.inputs,
-        "sources": {relative(ROOT, source): digest(ROOT, source) for source in kernel_files(ROOT)},
-        "steps": results}, indent=1) + "\n", encoding="utf-8")
-    return path
+class Record:
+    """The run's JSON file, whole after every step."""
+
+    def __init__(self, options, gpu):
+        name = re.sub(r"[^a-z0-9]+", "-", gpu.name.lower()).strip("-")
+        now = datetime.datetime.now(datetime.timezone.utc)
+        options.out.mkdir(parents=True, exist_ok=True)
+        self.path = options.out / f"gpu_{now:%Y-%m-%d_%H%M}_{name}.json"
+        self.fields = {
+            "date": now.isoformat(timespec="seconds"), "commit": commit(), "gpu": dataclasses.asdict(gpu),
+            "built_for": options.arch, "inputs": options.inputs, "running": None,
+            "sources": {relative(ROOT, source): digest(ROOT, source) for source in kernel_files(ROOT)}, "steps": {}}
+
+    def write(self, running=None):
+        self.fields["running"] = running
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(json.dumps(self.fields, indent=1) + "\n", encoding="utf-8")
+        os.replace(fresh, self.path)
+
+
+def run_step(name, check):
+    """(result, lines), whatever the step does."""
+    try:
+        return STEPS[name][0](check)
+    except concurrent.futures.TimeoutError:
+        return FAILED, ["the programs were not built in time"]
+    except Exception:  # the next step may still tell something
+        return FAILED, traceback.format_exc().splitlines()
+
+
+def run_steps(check, record):
+    """The results by step."""
+    results = record.fields["steps"]
+    for name in check.options.only:
+        begin = time.monotonic()
+        if begin >= check.end:
+            results[name] = {"result": SKIPPED, "seconds": 0, "lines": ["there was no time left"]}
+            record.write()
+            print(f"{name:10} {SKIPPED}: there was no time left", flush=True)
+            continue
+        check.deadline = min(check.end, begin + STEPS[name][1])
+        record.write(running=name)
+        print(f"{name:10} ...", flush=True)
+        result, lines = run_step(name, check)
+        seconds = round(time.monotonic() - begin, 1)
+        results[name] = {"result": result, "seconds": seconds, "lines": lines}
+        record.write()
+        print(f"{name:10} {result} in {seconds} s" + (f": {lines[-1]}" if result == SKIPPED and lines else ""), flush=True)
+        if result == FAILED:
+            print("\n".join(lines[-60:]), flush=True)
+    return results
+
+
+def tell_build(building, options, begin):
+    """The line about the build; whether something did not build."""
+    programs = building.result()
+    broken = {name: error for name, error in programs.items() if isinstance(error, str)}
+    print(f"build      {len(programs) - len(broken)} of {len(programs)} programs for sm_{options.arch}, "
+          f"{time.monotonic() - begin:.0f} s", flush=True)
+    for name, error in broken.items():
+        print(f"{name} was not built:\n{error[-3000:]}", file=sys.stderr, flush=True)
+    return bool(broken)
+
+
+def refuse(check, is_broken):
+    """Without a GPU: what was built starts, and finds none."""
+    silent = []
+    own = {name: find_program(name) for name in ("cuda_engine_gpu_tests", "step_bench")}
+    for name, program in {**check.programs, **{name: path for name, path in own.items() if path}}.items():
+        if not isinstance(program, str) and check.run([program], 60)[0] in (0, None, 127, -signal.SIGSEGV):
+            silent.append(name)
+    if silent:
+        print(f"gpu-check: without a GPU these should say so and do not: {', '.join(silent)}")
+    print("gpu-check: there is no NVIDIA GPU here (nvidia-smi names none); built what there is, ran nothing")
+    return 1 if is_broken or silent else NO_GPU
+
+
+def stop(*_):
+    raise Stopped
 
 
 def main() -> int:
     options = arguments()
     if options.list:
-        print("\n".join(f"{name:10} {step.__doc__}" for name, step in STEPS.items()))
+        print("\n".join(f"{name:10} {step.__doc__} {seconds} s at most" for name, (step, seconds) in STEPS.items()))
         return 0
-    deadline = time.monotonic() + 60 * options.minutes
+    begin = time.monotonic()
+    end = begin + 60 * options.minutes
     gpu = find_gpu()
     options.arch = options.arch or (gpu.arch if gpu else "90a")
     options.nvcc, options.host = find_nvcc(options.nvcc), host_compiler()
     if options.nvcc is None:
         print("gpu-check: there is no nvcc in PATH or /usr/local/cuda/bin")
         return 1
-    begin = time.monotonic()
-    programs = Builder(options).build()
-    broken = {name: error for name, error in programs.items() if isinstance(error, str)}
-    print(f"build      {len(programs) - len(broken)} of {len(programs)} programs for sm_{options.arch}, "
-          f"{time.monotonic() - begin:.0f} s")
-    for name, error in broken.items():
-        print(f"{name} was not built:\n{error}", file=sys.stderr)
-    if gpu is None:
-        print("gpu-check: there is no NVIDIA GPU here (nvidia-smi names none); built what there is, ran nothing")
-        return 1 if broken else NO_GPU
-    check = Check(options, gpu, programs, deadline)
-    results = {}
-    for name in options.only:
-        begin = time.monotonic()
-        result, lines = STEPS[name](check)
-        seconds = round(time.monotonic() - begin, 1)
-        results[name] = {"result": result, "seconds": seconds, "lines": lines}
-        print(f"{name:10} {result} in {seconds} s" + (f": {lines[0]}" if result == SKIPPED and lines else ""), flush=True)
-        if result == FAILED:
-            print("\n".join(lines[-60:]), flush=True)
-    print(f"written to {record(check, results)}")
+    signal.signal(signal.SIGTERM, stop)
+    with concurrent.futures.ThreadPoolExecutor(1) as builder:
+        building = builder.submit(Builder(options).build)
+        if gpu is None:
+            is_broken = tell_build(building, options, begin)
+            return refuse(Check(options, gpu, building, math.inf, math.inf), is_broken)
+        building.add_done_callback(lambda done: None if done.exception() else tell_build(done, options, begin))
+        record = Record(options, gpu)
+        try:
+            results = run_steps(Check(options, gpu, building, end), record)
+        except (Stopped, KeyboardInterrupt):
+            print(f"stopped; what is known is in {record.path}", flush=True)
+            os._exit(1)  # nvcc may be at work for minutes
+    print(f"written to {record.path}")
+    if goals.figures(record.fields):
+        print(goals.table(record.fields))
     return 1 if any(step["result"] == FAILED for step in results.values()) else 0
 
 

@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The engine's steps as shares of what the GPU could do, from a record of scripts/gpu-check. Standard library only.
+
+    python3 benches/cuda/goals.py [RECORD.json]    # prints the table; default: the newest of benches/results/gpu_*.json
+    python3 benches/cuda/goals.py --docs [--check] # writes it into docs/performance.md, or says that it is not there
+
+The time that a step needs at least is the larger of reading its bytes at the measured bandwidth and multiplying at the
+measured rate, all of the same run; a share is that time over the measured one. Rates of int4 weights are bfloat16's,
+in which they are multiplied.
+"""
+import json
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "performance.md"
+BEGIN, END = "<!-- what benches/cuda/goals.py writes -->", "<!-- until here -->"
+NOTHING = "Not yet measured."
+# The share that each kind of step is to reach before we speak well of it.
+GOALS = {("decode", "bf16", True): 0.70, ("decode", "int8", True): 0.60, ("decode", "int4", True): 0.50,
+         ("decode", "bf16", False): 0.65, ("decode", "int8", False): 0.55, ("prefill", "bf16", False): 0.65}
+MOST_IDLE = 0.05
+
+
+def lines_of(record, step):
+    """The JSON lines that a step's programs printed."""
+    found = []
+    for line in record["steps"].get(step, {}).get("lines", []):
+        if line.startswith("{"):
+            try:
+                found.append(json.loads(line))
+            except ValueError:  # cut off when its program was ended
+                continue
+    return found
+
+
+def roofs(record):
+    """Bytes and operations per second, the best that anything of this run reached."""
+    lines = lines_of(record, "bench") + lines_of(record, "peers")
+
+    def best(*keys):
+        return max((line[key] for line in lines for key in keys if isinstance(line.get(key), (int, float))), default=0)
+
+    memory = max((line.get(key, 0) for line in lines if line.get("what") in ("memory roofs", "roofs", "copy")
+                  for key in ("read GB/s", "copy GB/s", "GB/s")), default=0)
+    torch = max((line.get("TFLOP/s", 0) for line in lines if line.get("what") == "torch bf16 linear"), default=0)
+    return {"bytes": memory * 1e9, "bf16": max(best("bf16 TFLOP/s"), torch) * 1e12, "int8": best("int8 TOP/s") * 1e12}
+
+
+def least_seconds(line, rate):
+    """What a perfect device would take."""
+    weights = rate["int8" if line["weights"] == "int8" else "bf16"]
+    head = rate["bf16" if line["weights"] == "bf16" else "int8"]
+    return max(line["bytes"] / rate["bytes"],
+               line["flops"] / weights + (line["head_flops"] / head) + line["attention_flops"] / rate["bf16"])
+
+
+def figures(record):
+    """(line, share, goal or None) of each step that was measured; nothing where a roof is missing."""
+    rate = roofs(record)
+    if not all(rate.values()):
+        return []
+    found = []
+    for line in lines_of(record, "engine"):
+        kind = line.get("what", "").removeprefix("engine ")
+        if kind in ("decode", "prefill") and line["us"] > 0:
+            goal = GOALS.get((kind, line["weights"], kind == "decode" and line["sequences"] == 1))
+            found.append((line, least_seconds(line, rate) / (line["us"] * 1e-6), goal))
+    return found
+
+
+def table(record):
+    """Markdown."""
+    rate = roofs(record)
+    rows = [f"{record['gpu']['name']}, {record['date'][:10]}, commit {record['commit'][:12]}: {rate['bytes'] / 1e9:.0f} GB/s, "
+            f"{rate['bf16'] / 1e12:.0f} TFLOP/s in bfloat16, {rate['int8'] / 1e12:.0f} TOP/s in int8.", "",
+            "| model | weights, KV | step | ms | tokens/s | of the roof | goal | device idle, at most |",
+            "|---|---|---|---|---|---|---|---|"]
+    for line, share, goal in figures(record):
+        is_decode = line["what"] == "engine decode"
+        step = f"decode, {line['sequences']} at {line['tokens']}" if is_decode else f"prompt of {line['tokens']}"
+        depth = "" if "layers" not in line else f", {line['layers']} layers"
+        idle = f"{100 * line['late_share']:.1f} % ({100 * MOST_IDLE:.0f} %)" if is_decode else ""
+        rows.append(f"| {line['model']}{depth} | {line['weights']}, {line['kv']} | {step} | {line['us'] / 1e3:.2f} | "
+                    f"{line['tokens_per_second']:.0f} | {100 * share:.0f} % | {f'{100 * goal:.0f} %' if goal else ''} | {idle} |")
+    return "\n".join(rows)
+
+
+def newest(root):
+    """The newest record with figures, or None."""
+    for path in sorted((root / "benches" / "results").glob("gpu_*.json"), reverse=True):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if figures(record):
+            return record
+    return None
+
+
+def page_with(text, record):
+    """The page, its table made anew."""
+    body = NOTHING if record is None else table(record)
+    return re.sub(f"{BEGIN}.*?{END}", lambda _: f"{BEGIN}\n{body}\n{END}", text, flags=re.DOTALL)
+
+
+def main() -> int:
+    words = sys.argv[1:]
+    if "--docs" in words:
+        text = PAGE.read_text(encoding="utf-8")
+        wanted = page_with(text, newest(ROOT))
+        if "--check" in words:
+            if text != wanted:
+                print(f"{PAGE.relative_to(ROOT)} is not what the records say: benches/cuda/goals.py --docs")
+            return int(text != wanted)
+        PAGE.write_text(wanted, encoding="utf-8")
+        return 0
+    record = json.loads(pathlib.Path(words[0]).read_text(encoding="utf-8")) if words else newest(ROOT)
+    print(NOTHING if record is None or not figures(record) else table(record))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
