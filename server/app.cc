@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "agent/mcp/server.h"
 #include "server/agents/agent_runs.h"
 #include "server/agents/run_observer.h"
 #include "server/api/api_handler.h"
@@ -250,7 +251,14 @@ class App {
   }
 
   absl::Status OpenRuns() {
-    auto tools = ToolSet::Create(options_.tools);
+    ToolOptions tool_options = options_.tools;
+    auto servers = ReadToolServers(options_);
+    if (!servers.ok()) return servers.status();
+    tool_options.mcp_servers = *std::move(servers);
+    auto tools = ToolSet::Create(tool_options, [this](auto server, auto event, auto text) {
+      const LogLevel level = event == kToolServerSays ? LogLevel::kInfo : LogLevel::kWarning;
+      log_->Write(level, "tool server", {{"server", server}, {"event", event}, {"text", text}});
+    });
     if (!tools.ok()) return tools.status();
     metrics_->SetSandbox(sandbox_.tier());
     run_observer_ = MakeRunObserver(*metrics_, options_.logs_requests ? log_.get() : nullptr);

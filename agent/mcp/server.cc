@@ -72,7 +72,7 @@ absl::StatusOr<std::shared_ptr<McpServer::Incarnation>> McpServer::Connect(const
   // The channel is the incarnation's own, and ends before it does.
   McpChannel::Events events{.on_error_line =
                                 [this, num_told = 0](std::string_view line) mutable {
-                                  if (num_told++ < kMaxErrorLines) Tell("says", line);
+                                  if (num_told++ < kMaxErrorLines) Tell(kToolServerSays, line);
                                 },
                             .on_fault = [this](std::string_view what) { Tell("breaks the protocol", what); },
                             .on_tools_changed = [changed = incarnation.get()] { changed->is_list_stale = true; }};

@@ -34,6 +34,9 @@ struct McpServerConfig {
       false;  // its word that a tool may be called twice is believed: failed calls are tried again
 };
 
+// The event of a line that a server wrote for people.
+inline constexpr std::string_view kToolServerSays = "says";
+
 struct McpServerParts {
   std::function<absl::StatusOr<McpPeer>()> launch;  // see McpChannel::Open
   // What an operator should know; `text` is printable and bounded. May be null; any thread.

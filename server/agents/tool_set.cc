@@ -12,6 +12,7 @@
 #include "agent/tools/clock.h"
 #include "agent/tools/http_get.h"
 #include "agent/tools/python.h"
+#include "server/agents/mcp_tools.h"
 
 namespace millrace {
 namespace {
@@ -71,20 +72,39 @@ absl::Status CheckToolOptions(const ToolOptions& options) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<ToolSet> ToolSet::Create(const ToolOptions& options) {
+absl::StatusOr<ToolSet> ToolSet::Create(const ToolOptions& options, const ToolServerLog& log) {
   if (absl::Status status = CheckToolOptions(options); !status.ok()) return status;
   ToolSet set;
   for (const std::string& name : options.enabled) {
     auto tool = Make(name, options);
     if (!tool.ok()) return tool.status();
-    set.tools_.push_back(*std::move(tool));
+    absl::Status added = set.Add({.server = kOwnToolServer, .name = name, .tool = *std::move(tool)});
+    if (!added.ok()) return added;
   }
+  if (absl::Status status = AddMcpTools(options.mcp_servers, log, set); !status.ok()) return status;
   return set;
 }
 
+absl::Status ToolSet::Add(ServedTool served) {
+  const std::string_view name = served.tool->name();
+  if (const ServedTool* other = FindServed(name); other != nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat("two tools would be called '", std::string(name), "': '",
+                                                   other->name, "' of ", other->server, " and '", served.name, "' of ",
+                                                   served.server));
+  }
+  tools_.push_back(served.tool);
+  served_.push_back(std::move(served));
+  return absl::OkStatus();
+}
+
 std::shared_ptr<Tool> ToolSet::Find(std::string_view name) const {
-  for (const std::shared_ptr<Tool>& tool : tools_) {
-    if (tool->name() == name) return tool;
+  const ServedTool* served = FindServed(name);
+  return served != nullptr ? served->tool : nullptr;
+}
+
+const ServedTool* ToolSet::FindServed(std::string_view name) const {
+  for (const ServedTool& served : served_) {
+    if (served.tool->name() == name) return &served;
   }
   return nullptr;
 }

@@ -142,6 +142,7 @@ void ApiHandler::Responses(Call& call) {
                  .echo = std::move(request->echo),
                  .shows_encrypted_reasoning = request->shows_encrypted_reasoning,
                  .shows_code_outputs = request->shows_code_outputs,
+                 .listings = std::move(selected->listings),
                  .look =
                      [looks = std::move(selected->looks)](std::string_view name) {
                        const auto found = looks.find(name);

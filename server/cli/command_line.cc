@@ -156,6 +156,9 @@ void AddToolFlags(CLI::App* app, ServeOptions& serve) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   AddRepeatable(app, "--http-get-hosts", serve.tools.http_get_hosts,
                 "A host that http_get may ask (example.com, *.example.com, example.com:8443); give it again for more");
+  AddRepeatable(app, "--mcp-config", serve.mcp_config_files,
+                "A file with the tool servers (MCP, started as programs), as other programs have it: {\"mcpServers\": "
+                "{NAME: {\"command\", \"args\", \"env\"}}}; give it again for more");
   Add(app, kGroup, "--max-agent-runs", serve.max_runs, "Agent runs at once; beyond: 429")->check(CLI::Range(1, 65536));
   Add(app, kGroup, "--max-run-turns", limits.max_turns, "Answers of the model in one run")->check(CLI::Range(1, 10000));
   Add(app, kGroup, "--max-run-tool-calls", limits.max_tool_calls, "Calls of the server's tools in one run")

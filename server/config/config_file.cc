@@ -47,7 +47,11 @@ absl::StatusOr<std::vector<ConfigEntry>> ParseConfig(std::string_view text, cons
       entry.name = field.first.as<std::string>();
       std::replace(entry.name.begin(), entry.name.end(), '_', '-');
       if (!seen.insert(entry.name).second) return Fault(path, entry.line, absl::StrCat("'", entry.name, "' again"));
-      if (field.second.IsScalar()) {
+      if (entry.name == "mcp-servers" && field.second.IsMap()) {
+        entry.name = "mcp-config";  // which reads them from this file
+        if (!seen.insert(entry.name).second) return Fault(path, entry.line, "'mcp-servers' beside 'mcp-config'");
+        entry.values.push_back(path);
+      } else if (field.second.IsScalar()) {
         entry.values.push_back(field.second.as<std::string>());
       } else if (field.second.IsSequence()) {
         for (const YAML::Node& item : field.second) {

@@ -15,7 +15,8 @@ struct ConfigEntry {
   int line = 0;                     // 1-based
 };
 
-// InvalidArgument names path and line: not YAML, not a flat map, a key twice.
+// A map "mcp_servers" becomes "mcp-config" with `path`: McpConfig reads it. InvalidArgument names path and line: not
+// YAML, not otherwise a flat map, a key twice.
 absl::StatusOr<std::vector<ConfigEntry>> ParseConfig(std::string_view text, const std::string& path);
 absl::StatusOr<std::vector<ConfigEntry>> ReadConfigFile(const std::string& path);
 

@@ -55,6 +55,7 @@ absl::Status CheckServeFiles(const ServeOptions& options) {
     if (!status.ok()) return status;
   }
   if (absl::Status status = CheckResponseCache(options.response_cache); !status.ok()) return status;
+  if (absl::Status status = ReadToolServers(options).status(); !status.ok()) return status;
   if (options.engine.chat_template.empty()) return absl::OkStatus();
   // Its own tokens and other files are only here if the model is.
   const std::string model = std::filesystem::exists(options.model) ? options.model : "/nonexistent";
@@ -73,6 +74,10 @@ void ApplyEnvironment(HubOptions& hub) {
   if (hub.cache_dir.empty() && !home.empty()) hub.cache_dir = home + "/hub";
   ReadVariable("HF_HUB_OFFLINE", offline);
   if (offline == "1" || offline == "true" || offline == "yes" || offline == "on") hub.is_offline = true;
+}
+
+absl::StatusOr<std::vector<McpServerOptions>> ReadToolServers(const ServeOptions& options) {
+  return ReadMcpConfig(options.mcp_config_files, [](const char* name) -> const char* { return std::getenv(name); });
 }
 
 }  // namespace millrace

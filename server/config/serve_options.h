@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "agent/run.h"
 #include "engine/engine.h"
@@ -43,11 +44,12 @@ struct ServeOptions {
   double step_seconds = 60;        // a step longer than this is stuck
   double load_seconds = 600;       // loading that makes no progress for longer than this is stuck
   int num_workers = 2;             // threads that parse, template and tokenise
-  ToolOptions tools;               // that the server runs itself
-  RunLimits run_limits;            // of every agent run
-  int max_runs = 256;              // at once; beyond: 429
-  std::string data_dir;            // of what survives a restart: stored responses; empty: they are kept in memory
-  double response_days = 30;       // how long a response of /v1/responses can be asked for
+  ToolOptions tools;               // that the server runs itself; its tool servers come from the next
+  std::vector<std::string> mcp_config_files;
+  RunLimits run_limits;       // of every agent run
+  int max_runs = 256;         // at once; beyond: 429
+  std::string data_dir;       // of what survives a restart: stored responses; empty: they are kept in memory
+  double response_days = 30;  // how long a response of /v1/responses can be asked for
   int64_t response_store_bytes = int64_t{1} << 30;
   bool checks_only = false;  // --check-config
 };
@@ -58,8 +60,10 @@ absl::Status CheckServeOptions(const ServeOptions& options);
 // is wrong with which of them.
 absl::Status CheckServeFiles(const ServeOptions& options);
 
-// The environment, read here and nowhere else: HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE,
+// The environment, read in this file and nowhere else: HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE,
 // REQUESTS_CA_BUNDLE, SSL_CERT_FILE. What is already set stays.
 void ApplyEnvironment(HubOptions& hub);
+// The tool servers of the files, with what their configuration takes from the environment. As ReadMcpConfig.
+absl::StatusOr<std::vector<McpServerOptions>> ReadToolServers(const ServeOptions& options);
 
 }  // namespace millrace

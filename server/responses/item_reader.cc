@@ -8,6 +8,8 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "agent/mcp/tool_definition.h"
+#include "server/agents/tool_set.h"
 #include "server/http/http_message.h"
 #include "server/wire/json_fields.h"
 #include "server/wire/json_object.h"
@@ -92,7 +94,10 @@ absl::Status ItemReader::Add(const json& item, const std::string& path) {
   if (type == "function_call_output") return AddCallOutput(item, path);
   if (type == "mcp_call") return AddServerCall(item, path);
   if (type == "code_interpreter_call") return AddCodeCall(item, path);
-  if (type == "mcp_list_tools") return absl::OkStatus();
+  if (type == "mcp_list_tools") {
+    listed_servers_.insert(Member(item, "server_label"));
+    return absl::OkStatus();
+  }
   return ParamError(path + ".type", absl::StrCat("'", path, ".type' '", type.substr(0, 64), "' is not supported"),
                     kUnsupportedValue);
 }
@@ -183,6 +188,9 @@ absl::Status ItemReader::AddServerCall(const json& item, const std::string& path
   fields.Read("arguments", call.arguments);
   fields.Read("output", text);
   if (!fields.status().ok()) return fields.status();
+  // As the model called it.
+  const std::string label = Member(item, "server_label");
+  if (!label.empty() && label != kOwnToolServer) call.name = McpToolName(label, call.name);
   if (const json* error = fields.Find("error"); error != nullptr && text.empty()) {
     text = error->is_string() ? error->get<std::string>() : Member(*error, "message");
     if (text.empty() && error->is_object()) text = Member(*error, "content");

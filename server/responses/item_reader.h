@@ -20,6 +20,9 @@ class ItemReader {
   // `path` names the item in errors: "input[2]". InvalidArgument: not an item that a text model can read.
   absl::Status Add(const nlohmann::json& item, const std::string& path);
 
+  // Labels of tool servers whose tools an item listed.
+  const std::set<std::string>& listed_servers() const { return listed_servers_; }
+
  private:
   absl::Status AddMessage(const nlohmann::json& item, const std::string& path);
   absl::Status AddReasoning(const nlohmann::json& item);
@@ -33,6 +36,7 @@ class ItemReader {
   std::vector<ChatMessage>& messages_;
   std::string reasoning_;           // belongs to the assistant's message that comes next
   std::set<std::string> call_ids_;  // that a result may name
+  std::set<std::string> listed_servers_;
 };
 
 // The item as it is stored and listed: with an id, a type, a status, and content as a list. REQUIRES: Add took it.

@@ -64,6 +64,7 @@ class InputReader {
       if (absl::Status status = AddItem(items[i], absl::StrCat("input[", i, "]")); !status.ok()) return status;
     }
     request_.input = Dump(items);
+    request_.listed_servers = items_.listed_servers();
     return absl::OkStatus();
   }
 

@@ -85,6 +85,7 @@ std::string_view IncompleteReason(RunEnd end) {
 void ResponseEvents::Begin() {
   EmitResponse("response.created");
   EmitResponse("response.in_progress");
+  ShowListings();
 }
 
 void ResponseEvents::Handle(const RunEvent& event) {
@@ -98,7 +99,32 @@ void ResponseEvents::Handle(const RunEvent& event) {
 
 // ---- items ------------------------------------------------------------------------------------------------------
 
+// Not before something else is there to show: what fails before the first token is an error without items.
+void ResponseEvents::ShowListings() {
+  if (std::exchange(has_listings_, true)) return;
+  for (const ToolListing& listing : args_.listings) {
+    const size_t index = AddItem("mcpl_");
+    const auto item = [&](std::string_view tools) {
+      std::string out;
+      JsonObject(out)
+          .Text("id", item_ids_[index])
+          .Text("type", "mcp_list_tools")
+          .Text("server_label", listing.label)
+          .Raw("tools", tools)
+          .Raw("error", "null")
+          .End();
+      return out;
+    };
+    EmitItem("response.output_item.added", index, item("[]"));
+    EmitAt("response.mcp_list_tools.in_progress", index, "");
+    items_[index] = item(listing.tools);
+    EmitAt("response.mcp_list_tools.completed", index, "");
+    EmitItem("response.output_item.done", index, items_[index]);
+  }
+}
+
 size_t ResponseEvents::AddItem(std::string_view id_prefix) {
+  ShowListings();
   item_ids_.push_back(absl::StrCat(absl::string_view(id_prefix.data(), id_prefix.size()), RandomId()));
   items_.emplace_back();
   return items_.size() - 1;
@@ -192,7 +218,7 @@ std::string ResponseEvents::CallItem(const Call& call, std::string_view status, 
         .Raw("approval_request_id", "null")
         .Text("arguments", call.made.arguments)
         .Raw("error", is_error ? error : "null")
-        .Text("name", call.made.name)
+        .Text("name", call.look.name.empty() ? call.made.name : call.look.name)
         .Raw("output", result != nullptr && !is_error ? Quoted(result->text) : "null")
         .Text("server_label", call.look.label);
   }
@@ -274,7 +300,9 @@ void ResponseEvents::On(const RunEnded& ended) {
   if (ended.end == RunEnd::kCancelled) error_ = absl::UnavailableError("the server is shutting down");
   if (ended.end == RunEnd::kFailed) error_ = ended.status;
   // Clients expect an answer to hold a message, however empty.
-  if (ended.end == RunEnd::kAnswered && (open_ == Open::kReasoning || items_.empty())) OpenText(Open::kMessage);
+  if (ended.end == RunEnd::kAnswered && (open_ == Open::kReasoning || items_.size() <= args_.listings.size())) {
+    OpenText(Open::kMessage);
+  }
   CloseText(incomplete_reason_.empty() && error_.ok() ? kCompleted : kIncomplete);
 }
 

@@ -17,6 +17,13 @@ namespace millrace {
 struct CallLook {
   bool is_code = false;  // a code_interpreter_call, whose code is the argument "code"
   std::string label;     // else an mcp_call of this server
+  std::string name;      // and of this tool there; empty: as the model called it
+};
+
+// What a tool server offers in this response, for its mcp_list_tools.
+struct ToolListing {
+  std::string label;
+  std::string tools;  // JSON list of {name, description, input_schema, annotations}
 };
 
 struct ResponseEventsArgs {
@@ -28,6 +35,7 @@ struct ResponseEventsArgs {
   std::string echo;  // the members that repeat the request, without braces
   bool shows_encrypted_reasoning = false;
   bool shows_code_outputs = false;
+  std::vector<ToolListing> listings;                         // shown before everything else
   std::function<CallLook(std::string_view tool_name)> look;  // null: every call is an mcp_call without a label
   // Server-sent events as they come, each whole: "event: ...\ndata: ...\n\n". Null: nobody streams.
   std::function<void(std::string_view bytes)> stream;
@@ -37,7 +45,7 @@ class ResponseEvents {
  public:
   explicit ResponseEvents(ResponseEventsArgs args) : args_(std::move(args)) {}
 
-  // response.created and response.in_progress.
+  // response.created and response.in_progress, and what is offered. Left out where nobody streams.
   void Begin();
   void Handle(const RunEvent& event);
   // After RunEnded: the object is final, but for Fail.
@@ -69,6 +77,7 @@ class ResponseEvents {
   void On(const CallAnswered& answered);
   void On(const RunEnded& ended);
 
+  void ShowListings();
   size_t AddItem(std::string_view id_prefix);
   void OpenText(Open kind);
   void CloseText(std::string_view status);
@@ -86,6 +95,7 @@ class ResponseEvents {
   int64_t sequence_ = 0;
   std::vector<std::string> item_ids_;
   std::vector<std::string> items_;
+  bool has_listings_ = false;
   Open open_ = Open::kNothing;     // the last item, while it grows
   std::string text_;               // of it
   std::map<int32_t, Call> calls_;  // of ours that have no result yet

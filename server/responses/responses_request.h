@@ -4,6 +4,7 @@
 // thread; InvalidArgument names the field at fault.
 #include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,6 +26,7 @@ struct ResponsesRequest {
   std::string previous_response_id;
   bool is_stored = true;
   std::vector<ToolServerChoice> tool_servers;
+  std::set<std::string> listed_servers;  // labels whose tools the conversation has listed already
   bool has_code_interpreter = false;
   bool must_call = false;  // one of chat.required_tools, or where that is empty, of all that is offered
   std::optional<int32_t> max_tool_calls;

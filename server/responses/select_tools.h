@@ -14,12 +14,10 @@
 
 namespace millrace {
 
-// The label of the tools that are built in.
-inline constexpr char kOwnToolServer[] = "millrace";
-
 struct SelectedTools {
   std::vector<std::shared_ptr<Tool>> tools;
   std::map<std::string, CallLook, std::less<>> looks;  // by the tool's name
+  std::vector<ToolListing> listings;  // of configured tool servers that the conversation has not listed
 };
 
 // InvalidArgument: a label that is not known, or a tool that is not there.
