@@ -70,13 +70,13 @@ absl::StatusOr<std::shared_ptr<McpServer>> McpServer::Start(McpServerConfig conf
 absl::StatusOr<std::shared_ptr<McpServer::Incarnation>> McpServer::Connect(const Patience& patience) const {
   auto incarnation = std::make_shared<Incarnation>();
   // The channel is the incarnation's own, and ends before it does.
-  McpChannel::Events events{.on_error_line =
-                                [this, num_told = 0](std::string_view line) mutable {
-                                  if (num_told++ < kMaxErrorLines) Tell(kToolServerSays, line);
-                                },
-                            .on_fault = [this](std::string_view what) { Tell("breaks the protocol", what); },
-                            .on_tools_changed = [changed = incarnation.get()] { changed->is_list_stale = true; }};
-  absl::StatusOr<std::unique_ptr<McpSession>> session = McpSession::Open(parts_.launch, std::move(events), patience);
+  const McpChannel::Events events{.on_error_line =
+                                      [this, num_told = 0](std::string_view line) mutable {
+                                        if (num_told++ < kMaxErrorLines) Tell(kToolServerSays, line);
+                                      },
+                                  .on_fault = [this](std::string_view what) { Tell("breaks the protocol", what); },
+                                  .on_tools_changed = [changed = incarnation.get()] { changed->is_list_stale = true; }};
+  absl::StatusOr<std::unique_ptr<McpSession>> session = McpSession::Open(parts_.launch, events, patience);
   if (!session.ok()) return session.status();
   incarnation->session = *std::move(session);
   return incarnation;

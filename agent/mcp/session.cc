@@ -69,12 +69,19 @@ absl::Status Refused(std::string_view method, const RpcFailure& failure) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<McpSession>> McpSession::Open(const std::function<absl::StatusOr<McpPeer>()>& launch,
-                                                             McpChannel::Events events, const Patience& patience) {
-  absl::StatusOr<std::unique_ptr<McpChannel>> channel = McpChannel::Open(launch, std::move(events));
-  if (!channel.ok()) return channel.status();
-  std::unique_ptr<McpSession> session(new McpSession(*std::move(channel)));
-  if (absl::Status status = session->Negotiate(patience); !status.ok()) return status;
-  return session;
+                                                             const McpChannel::Events& events,
+                                                             const Patience& patience) {
+  absl::Status status;
+  for (const Era first : {Era::kStateless, Era::kHandshake}) {
+    absl::StatusOr<std::unique_ptr<McpChannel>> channel = McpChannel::Open(launch, events);
+    if (!channel.ok()) return channel.status();
+    std::unique_ptr<McpSession> session(new McpSession(*std::move(channel), first));
+    status = first == Era::kStateless ? session->Negotiate(patience) : session->Initialize(patience);
+    if (status.ok()) return session;
+    // Some old servers leave when the first word is no handshake.
+    if (!absl::IsUnavailable(status)) break;
+  }
+  return status;
 }
 
 absl::StatusOr<McpChannel::Answer> McpSession::Ask(std::string_view method, TemplateValue params,

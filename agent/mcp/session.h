@@ -26,10 +26,10 @@ class McpSession {
     const Cancellation& cancellation;
   };
 
-  // Starts the server and agrees on a version. What McpChannel::Open or Request fail with; FailedPrecondition: there is
-  // no version that both know, or it refuses the handshake.
+  // Starts the server, once more where it leaves at the first word, and agrees on a version. What McpChannel::Open or
+  // Request fail with; FailedPrecondition: there is no version that both know, or it refuses the handshake.
   static absl::StatusOr<std::unique_ptr<McpSession>> Open(const std::function<absl::StatusOr<McpPeer>()>& launch,
-                                                          McpChannel::Events events, const Patience& patience);
+                                                          const McpChannel::Events& events, const Patience& patience);
 
   // As McpChannel::Request. `params`: a dict.
   absl::StatusOr<McpChannel::Answer> Ask(std::string_view method, TemplateValue params, const Patience& patience);
@@ -45,7 +45,7 @@ class McpSession {
 
  private:
   enum class Era : uint8_t { kHandshake, kStateless };
-  explicit McpSession(std::unique_ptr<McpChannel> channel) : channel_(std::move(channel)) {}
+  McpSession(std::unique_ptr<McpChannel> channel, Era era) : channel_(std::move(channel)), era_(era) {}
 
   absl::Status Negotiate(const Patience& patience);
   absl::StatusOr<bool> Discover(const Patience& patience);
@@ -53,7 +53,7 @@ class McpSession {
   void AskForChanges();
 
   const std::unique_ptr<McpChannel> channel_;
-  Era era_ = Era::kStateless;  // settled by Open
+  Era era_;  // settled by Open
 };
 
 }  // namespace millrace

@@ -98,6 +98,16 @@ TEST_CASE("McpServer: a server that does not answer the first question is taken 
   CHECK(f.Started({.start_time = absl::Milliseconds(500)})->tools().size() == 1);
 }
 
+TEST_CASE("McpServer: an old server that leaves at a word it does not know is started once more") {
+  const PoliteScript polite{.is_old = true};
+  Fixture f({[polite](ScriptedPeer& peer, const ScriptedPeer::Line& line) {
+    if (line.method == "server/discover") return peer.Close();
+    polite(peer, line);
+  }});
+  CHECK(f.Started()->tools().size() == 1);
+  CHECK(f.num_incarnations() == 2);
+}
+
 TEST_CASE("McpServer: a new server that was slow says so at the handshake, and is asked again") {
   PoliteScript polite;
   int num_discovers = 0;
