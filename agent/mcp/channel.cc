@@ -108,14 +108,16 @@ McpChannel::~McpChannel() {
 
 bool McpChannel::is_open() const {
   absl::MutexLock lock(&mu_);
-  return is_open_;
+  return is_open_ && !is_stopping_;
 }
 
 // ---- callers ----------------------------------------------------------------------------------------------------
 
 absl::Status McpChannel::Enqueue(const std::string& line) {
-  if (!is_open_) return absl::UnavailableError("the tool server has ended");
+  if (!is_open_ || is_stopping_) return absl::UnavailableError("the tool server has ended");
   if (outbox_.size() + line.size() > kMaxOutboxBytes) {
+    is_stopping_ = true;
+    Wake();
     return absl::UnavailableError("the tool server does not read what it is sent");
   }
   outbox_ += line;

@@ -92,7 +92,7 @@ class McpChannel {
   int num_faults_ = 0;
   mutable absl::Mutex mu_;
   bool is_open_ ABSL_GUARDED_BY(mu_) = false;
-  bool is_stopping_ ABSL_GUARDED_BY(mu_) = false;
+  bool is_stopping_ ABSL_GUARDED_BY(mu_) = false;  // its owner is done with it, or the server does not read
   std::string outbox_ ABSL_GUARDED_BY(mu_);
   int64_t last_id_ ABSL_GUARDED_BY(mu_) = 0;
   std::map<int64_t, std::shared_ptr<Waiter>> waiters_ ABSL_GUARDED_BY(mu_);

@@ -7,6 +7,7 @@
 #include <catch2/catch.hpp>
 
 #include "absl/strings/match.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "agent/mcp/channel.h"
 #include "agent/mcp/launch_peer.h"
@@ -185,6 +186,20 @@ TEST_CASE("McpChannel: a server that asks without listening is given up") {
   const auto channel = Open(peer, {.on_fault = [&num_faults](std::string_view) { ++num_faults; }});
   CHECK(Is(Ask(*channel, "m")) == "UNAVAILABLE");
   CHECK(num_faults == 1);
+}
+
+TEST_CASE("McpChannel: a server that does not read is given up") {
+  absl::Notification is_over;
+  ScriptedPeer peer([&is_over](ScriptedPeer&, const ScriptedPeer::Line&) { is_over.WaitForNotification(); });
+  const auto channel = Open(peer);
+  TemplateValue large = TemplateValue::Dict();
+  large.as_dict().Set("a", TemplateValue::Text(std::string(1 << 20, 'a')));
+  int num_taken = 0;
+  while (num_taken < 100 && channel->Notify("m", large).ok()) ++num_taken;
+  CHECK(num_taken < 10);
+  CHECK_FALSE(channel->is_open());
+  CHECK(Is(Ask(*channel, "m")) == "UNAVAILABLE");
+  is_over.Notify();
 }
 
 TEST_CASE("McpChannel: what the server says to people comes in lines, cut where they are long") {
