@@ -40,8 +40,8 @@ def find_nvcc(given):
 
 
 def host_compiler():
-    """One that nvcc takes: what it finds itself (g++) may be older than C++20 wants."""
-    return next((name for name in ("clang++-19", "clang++", "g++") if shutil.which(name)), None)
+    """One that nvcc takes: ours, else what a machine with CUDA has; a clang of any other age nvcc may refuse."""
+    return next((name for name in ("clang++-19", "g++", "clang++") if shutil.which(name)), None)
 
 
 def run(command):

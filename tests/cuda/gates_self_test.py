@@ -143,9 +143,12 @@ class GpuCheck(unittest.TestCase):
             "raises": (lambda check: 1 / 0, 5),
             "hangs": (lambda check: check.run_all({"sleep": ["sh", "-c", "echo begun; sleep 600 & wait"]}), 1),
             "is_missing": (lambda check: check.run_all({"no such": "it was not built"}), 5),
+            "does_not_start": (lambda check: check.run_all({"no such": ["/no/such"], "true": ["true"]}), 5),
             "passes": (lambda check: check.run_all({"true": ["true"]}), 5)})
         results = {name: step["result"] for name, step in record["steps"].items()}
-        self.assertEqual(results, {"raises": "failed", "hangs": "failed", "is_missing": "failed", "passes": "passed"})
+        self.assertEqual(results, {"raises": "failed", "hangs": "failed", "is_missing": "failed",
+                                   "does_not_start": "failed", "passes": "passed"})
+        self.assertIn("== true: exit 0", record["steps"]["does_not_start"]["lines"])
         self.assertIn("begun", record["steps"]["hangs"]["lines"])
         self.assertIn("ZeroDivisionError", record["steps"]["raises"]["lines"][-1])
         self.assertIsNone(record["running"])
@@ -168,6 +171,15 @@ class GpuCheck(unittest.TestCase):
         self.assertEqual(seen[0]["running"], "second")
         self.assertEqual(seen[0]["steps"]["first"]["result"], "passed")
         self.assertIn("kernels/cuda/rms_norm.cu", seen[0]["sources"])
+
+    def test_a_run_that_is_stopped_leaves_what_it_knew_and_where_it_was(self):
+        def be_stopped(check):
+            raise gpu_check.Stopped
+        with self.assertRaises(gpu_check.Stopped):
+            self.run_steps({"first": (lambda check: ("passed", []), 5), "second": (be_stopped, 5)})
+        path, = pathlib.Path(self.folder.name).glob("gpu_*.json")
+        record = json.loads(path.read_text(encoding="utf-8"))
+        self.assertEqual((record["running"], record["steps"]["first"]["result"]), ("second", "passed"))
 
     def test_without_time_left_steps_are_left_out(self):
         record = self.run_steps({"slow": (lambda check: setattr(check, "end", 0) or ("passed", []), 5),

@@ -50,8 +50,8 @@ class Gpu:
     memory: str
 
 
-class Stopped(Exception):
-    """Somebody asked this run to end."""
+class Stopped(BaseException):
+    """Somebody asked this run to end; no step may take it for a fault of its own."""
 
 
 @dataclasses.dataclass
@@ -79,8 +79,11 @@ class Check:
         limit = min(self.left(), seconds or self.left())
         # A file, not a pipe: what was said before the end is kept, and nobody's child can hold it open.
         with tempfile.TemporaryFile() as output:
-            child = subprocess.Popen([str(word) for word in command], stdout=output, stderr=subprocess.STDOUT, cwd=ROOT,
-                                     stdin=subprocess.DEVNULL, start_new_session=True)
+            try:
+                child = subprocess.Popen([str(word) for word in command], stdout=output, stderr=subprocess.STDOUT, cwd=ROOT,
+                                         stdin=subprocess.DEVNULL, start_new_session=True)
+            except OSError as error:
+                return 126, [str(error)]
             try:
                 code = child.wait(limit)
             except subprocess.TimeoutExpired:
@@ -293,6 +296,7 @@ def step_peers(check):
 STEPS = {"model": (step_model, 90), "server": (step_server, 40), "wrappers": (step_wrappers, 20),
          "kernels": (step_kernels, 75), "sanitizer": (step_sanitizer, 40), "bench": (step_bench, 75),
          "engine": (step_engine, 120), "peers": (step_peers, 70)}
+BUILT = {"wrappers", "kernels", "sanitizer", "bench"}  # these run what nvcc makes of the sources
 
 
 def commit():
@@ -419,18 +423,18 @@ def main() -> int:
         print("gpu-check: there is no nvcc in PATH or /usr/local/cuda/bin")
         return 1
     signal.signal(signal.SIGTERM, stop)
-    with concurrent.futures.ThreadPoolExecutor(1) as builder:
-        building = builder.submit(Builder(options).build)
-        if gpu is None:
-            is_broken = tell_build(building, options, begin)
-            return refuse(Check(options, gpu, building, math.inf, math.inf), is_broken)
-        building.add_done_callback(lambda done: None if done.exception() else tell_build(done, options, begin))
-        record = Record(options, gpu)
-        try:
-            results = run_steps(Check(options, gpu, building, end), record)
-        except (Stopped, KeyboardInterrupt):
-            print(f"stopped; what is known is in {record.path}", flush=True)
-            os._exit(1)  # nvcc may be at work for minutes
+    builder = concurrent.futures.ThreadPoolExecutor(1)
+    building = builder.submit(Builder(options).build if BUILT & set(options.only) else dict)
+    if gpu is None:
+        is_broken = tell_build(building, options, begin)
+        return refuse(Check(options, gpu, building, math.inf, math.inf), is_broken)
+    building.add_done_callback(lambda done: None if done.exception() else tell_build(done, options, begin))
+    record = Record(options, gpu)
+    try:
+        results = run_steps(Check(options, gpu, building, end), record)
+    except (Stopped, KeyboardInterrupt):
+        print(f"stopped; what is known is in {record.path}", flush=True)
+        return 1
     print(f"written to {record.path}")
     if goals.figures(record.fields):
         print(goals.table(record.fields))
@@ -438,4 +442,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # without waiting for a build that comes too late

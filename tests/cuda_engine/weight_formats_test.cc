@@ -4,6 +4,7 @@
 // multiply many rows.
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <iterator>
 #include <map>
 #include <string>
 #include <vector>
@@ -62,8 +63,12 @@ const Format kFormats[] = {{"", DType::kBF16, 0.13},    {"", DType::kF16, 0.13},
 constexpr double kNearTieOfExperts = 1.2;
 
 TEST_CASE("CUDA engine: random weights of every architecture, in every format, draw the CPU's tokens", "[cuda]") {
-  const Shape shape = GENERATE(from_range(std::begin(kShapes), std::end(kShapes)));
-  const Format format = GENERATE(from_range(std::begin(kFormats), std::end(kFormats)));
+  const size_t shape_index = GENERATE(range(size_t{0}, std::size(kShapes)));
+  const size_t format_index = GENERATE(range(size_t{0}, std::size(kFormats)));
+  // The emulator takes a third: every shape, and every format.
+  if (kIsEmulated && (shape_index + format_index) % 3 != 0) return;
+  const Shape& shape = kShapes[shape_index];
+  const Format& format = kFormats[format_index];
   CAPTURE(shape.name, format.quantization, DTypeName(format.kv_dtype));
   const TemporaryDir dir;
   WriteFile(dir.path() / "config.json", Config(shape));
