@@ -4,13 +4,17 @@
 import argparse
 import concurrent.futures
 import contextlib
+import fnmatch
 import io
 import json
 import pathlib
+import re
+import subprocess
 import sys
 import tempfile
 import time
 import unittest
+import unittest.mock
 
 import attested_test
 import compile_gate
@@ -138,13 +142,22 @@ class GpuCheck(unittest.TestCase):
         self.assertTrue(gpu_check.is_plain(gpu_check.ROOT / "kernels" / "cuda" / "rms_norm.cu"))
         self.assertFalse(gpu_check.is_plain(gpu_check.ROOT / "kernels" / "cpu" / "cpu_ops.cc"))
 
+    def test_a_bundle_holds_all_that_is_built_from_source(self):
+        script = (gpu_check.ROOT / "scripts" / "gpu-bundle").read_text(encoding="utf-8")
+        copied = re.search(r"cp -r --parents (.*?) \"\$stage/\"", script, re.DOTALL).group(1).replace("\\", "").split()
+        built = gpu_check.sources(gpu_check.ROOT)
+        self.assertGreater(len(built["tests"]), 5)
+        for path in {path for group in built.values() for source in group for path in closure(gpu_check.ROOT, source)}:
+            name = relative(gpu_check.ROOT, path)
+            self.assertTrue(any(fnmatch.fnmatch(name, word) or name.startswith(word + "/") for word in copied), name)
+
     def test_a_step_that_fails_stops_no_other_and_what_it_said_is_kept(self):
         record = self.run_steps({
-            "raises": (lambda check: 1 / 0, 5),
+            "raises": (lambda check: 1 / 0, 300),
             "hangs": (lambda check: check.run_all({"sleep": ["sh", "-c", "echo begun; sleep 600 & wait"]}), 1),
-            "is_missing": (lambda check: check.run_all({"no such": "it was not built"}), 5),
-            "does_not_start": (lambda check: check.run_all({"no such": ["/no/such"], "true": ["true"]}), 5),
-            "passes": (lambda check: check.run_all({"true": ["true"]}), 5)})
+            "is_missing": (lambda check: check.run_all({"no such": "it was not built"}), 300),
+            "does_not_start": (lambda check: check.run_all({"no such": ["/no/such"], "true": ["true"]}), 300),
+            "passes": (lambda check: check.run_all({"true": ["true"]}), 300)})
         results = {name: step["result"] for name, step in record["steps"].items()}
         self.assertEqual(results, {"raises": "failed", "hangs": "failed", "is_missing": "failed",
                                    "does_not_start": "failed", "passes": "passed"})
@@ -157,7 +170,7 @@ class GpuCheck(unittest.TestCase):
         cannot, passes, fails = (["sh", "-c", f"exit {code}"] for code in (77, 0, 1))
         for commands, result in (([cannot], "skipped"), ([cannot, passes], "passed"), ([cannot, fails], "failed")):
             named = {str(i): command for i, command in enumerate(commands)}
-            record = self.run_steps({"step": (lambda check, named=named: check.run_all(named), 5)})
+            record = self.run_steps({"step": (lambda check, named=named: check.run_all(named), 300)})
             self.assertEqual(record["steps"]["step"]["result"], result)
 
     def test_the_record_is_whole_while_a_step_runs(self):
@@ -167,7 +180,7 @@ class GpuCheck(unittest.TestCase):
             path = next(pathlib.Path(self.folder.name).glob("gpu_*.json"))
             seen.append(json.loads(path.read_text(encoding="utf-8")))
             return "passed", []
-        self.run_steps({"first": (lambda check: ("passed", []), 5), "second": (look, 5)})
+        self.run_steps({"first": (lambda check: ("passed", []), 300), "second": (look, 300)})
         self.assertEqual(seen[0]["running"], "second")
         self.assertEqual(seen[0]["steps"]["first"]["result"], "passed")
         self.assertIn("kernels/cuda/rms_norm.cu", seen[0]["sources"])
@@ -176,15 +189,38 @@ class GpuCheck(unittest.TestCase):
         def be_stopped(check):
             raise gpu_check.Stopped
         with self.assertRaises(gpu_check.Stopped):
-            self.run_steps({"first": (lambda check: ("passed", []), 5), "second": (be_stopped, 5)})
+            self.run_steps({"first": (lambda check: ("passed", []), 300), "second": (be_stopped, 300)})
         path, = pathlib.Path(self.folder.name).glob("gpu_*.json")
         record = json.loads(path.read_text(encoding="utf-8"))
         self.assertEqual((record["running"], record["steps"]["first"]["result"]), ("second", "passed"))
 
     def test_without_time_left_steps_are_left_out(self):
-        record = self.run_steps({"slow": (lambda check: setattr(check, "end", 0) or ("passed", []), 5),
-                                 "late": (lambda check: ("passed", []), 5)})
+        record = self.run_steps({"slow": (lambda check: setattr(check, "end", 0) or ("passed", []), 300),
+                                 "late": (lambda check: ("passed", []), 300)})
         self.assertEqual(record["steps"]["late"]["result"], "skipped")
+
+
+@unittest.skipIf(compile_gate.find_nvcc(None) is None, "there is no nvcc here")
+class Build(unittest.TestCase):
+    FILES = {"kernels/tensor.cc": "", "kernels/cuda/good.cu": "int Good() { return 0; }",
+             "kernels/cuda/broken.cu": "int Broken() { return }",
+             "kernels/cuda/calls.cu": "int Broken(); int Calls() { return Broken(); }",
+             "tests/cuda/harness_main.cc": "int Test(); int main() { return Test(); }",
+             "tests/cuda/good_test.cc": "int Good(); int Test() { return Good(); }",
+             "tests/cuda/calls_test.cc": "int Calls(); int Test() { return Calls(); }"}
+
+    def test_a_kernel_that_does_not_compile_takes_only_those_along_that_call_it(self):
+        with tempfile.TemporaryDirectory() as folder:
+            root = pathlib.Path(folder)
+            for name, text in self.FILES.items():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                (root / name).write_text(text + "\n", encoding="utf-8")
+            options = argparse.Namespace(nvcc=compile_gate.find_nvcc(None), host=compile_gate.host_compiler(), arch="90a",
+                                         jobs=1)
+            with unittest.mock.patch.object(gpu_check, "ROOT", root):
+                programs = gpu_check.Builder(options).build()
+            self.assertEqual(subprocess.run([programs["good_test"]], check=False).returncode, 0)
+            self.assertIn("broken.cu", programs["calls_test"])
 
 
 def record_of(engine_line, bench):

@@ -38,6 +38,7 @@ import goals  # noqa: E402
 FLAGS = ["-std=c++20", "-O3", f"-I{ROOT}"]
 NO_GPU = 2
 CANNOT = 77  # what a program of ours exits with when something it needs is not here
+ARCHIVE = "kernels.a"
 KEPT_LINES = 400  # of a step's output
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 
@@ -138,6 +139,17 @@ def is_plain(source):
     return not any(name.startswith(("absl/", "catch2/")) for path in closure(ROOT, source) for name in includes(path))
 
 
+def sources(root):
+    """What is built, by what it is for: the kernels with what their launchers need, and a program each of the others."""
+    kernels = kernel_files(root)
+    kernels += [path for path in sorted((root / "kernels" / "cuda").rglob("*.cc")) if is_plain(path)]
+    if is_plain(root / "kernels" / "tensor.cc"):
+        kernels.append(root / "kernels" / "tensor.cc")
+    return {"kernels": kernels,
+            "tests": sorted(path for path in (root / "tests" / "cuda").glob("*_test.c[cu]") if is_plain(path)),
+            "benches": sorted(path for path in (root / "benches" / "cuda").glob("*_bench.c[cu]") if is_plain(path))}
+
+
 class Builder:
     """Objects and programs below build/gpu_check, named by a hash of all that they are made of."""
 
@@ -164,31 +176,34 @@ class Builder:
 
     def build(self):
         """({program: path, or what went wrong}). Programs are the tests and benches, one a file."""
-        kernels = kernel_files(ROOT)
-        kernels += [path for path in sorted((ROOT / "kernels" / "cuda").rglob("*.cc")) if is_plain(path)]
-        if is_plain(ROOT / "kernels" / "tensor.cc"):
-            kernels.append(ROOT / "kernels" / "tensor.cc")
         main = ROOT / "tests" / "cuda" / "harness_main.cc"
-        tests = sorted(path for path in (ROOT / "tests" / "cuda").glob("*_test.c[cu]") if is_plain(path))
-        benches = sorted(path for path in (ROOT / "benches" / "cuda").glob("*_bench.c[cu]") if is_plain(path))
+        kernels, tests, benches = sources(ROOT).values()
         with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
-            sources = [*kernels, main, *tests, *benches]
-            built = dict(zip(sources, pool.map(self.compile, sources)))
+            everything = [*kernels, main, *tests, *benches]
+            built = dict(zip(everything, pool.map(self.compile, everything)))
             broken = "".join(built[path][1] or "" for path in kernels)
-            objects = [built[path][0] for path in kernels]
+            self.archive([built[path][0] for path in kernels if built[path][0]])
             extra = {path: [built[main]] for path in tests}
-            linked = pool.map(lambda path: self.link(path.stem, broken, objects, [built[path], *extra.get(path, [])]),
+            linked = pool.map(lambda path: self.link(path.stem, [built[path], *extra.get(path, [])], broken),
                               [*tests, *benches])
             return dict(zip((path.stem for path in [*tests, *benches]), linked))
 
-    def link(self, name, broken, objects, own):
-        errors = broken + "".join(error or "" for _, error in own)
+    def archive(self, objects):
+        """Of the kernels: a program takes what it calls, and one that is broken takes no other along."""
+        (self.folder / ARCHIVE).unlink(missing_ok=True)
+        subprocess.run([*self.nvcc, "-lib", *(str(path) for path in objects), "-o", str(self.folder / ARCHIVE)],
+                       capture_output=True, check=True)
+
+    def link(self, name, own, broken):
+        """The program's path, or what went wrong."""
+        errors = "".join(error or "" for _, error in own)
         if errors:
             return errors
         target = self.folder / name
-        command = [*self.nvcc, *(str(path) for path in [*objects, *(path for path, _ in own)]), "-ldl", "-o", str(target)]
+        objects = [*(path for path, _ in own), self.folder / ARCHIVE]
+        command = [*self.nvcc, *(str(path) for path in objects), "-ldl", "-o", str(target)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return target if done.returncode == 0 else done.stdout + done.stderr
+        return target if done.returncode == 0 else broken + done.stdout + done.stderr
 
 
 def with_flags(program, *flags):
@@ -430,19 +445,19 @@ def main() -> int:
         return refuse(Check(options, gpu, building, math.inf, math.inf), is_broken)
     building.add_done_callback(lambda done: None if done.exception() else tell_build(done, options, begin))
     record = Record(options, gpu)
-    try:
-        results = run_steps(Check(options, gpu, building, end), record)
-    except (Stopped, KeyboardInterrupt):
-        print(f"stopped; what is known is in {record.path}", flush=True)
-        return 1
-    print(f"written to {record.path}")
+    print(f"writing {record.path} after every step", flush=True)
+    results = run_steps(Check(options, gpu, building, end), record)
     if goals.figures(record.fields):
         print(goals.table(record.fields))
     return 1 if any(step["result"] == FAILED for step in results.values()) else 0
 
 
 if __name__ == "__main__":
-    status = main()
+    try:
+        status = main()
+    except (Stopped, KeyboardInterrupt):
+        print("gpu-check: stopped")
+        status = 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)  # without waiting for a build that comes too late
