@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "kernels/cuda/backend/cuda_communicator.h"
+#include "kernels/cuda/warpgroups.h"
 #include "kernels/status_macros.h"
 
 namespace millrace::cuda {
@@ -13,7 +14,6 @@ namespace {
 
 constexpr int kOldestMajor = 8;     // sm_80: asynchronous copies and bfloat16 on tensor cores
 constexpr int kDependentMajor = 9;  // sm_90: programmatic dependent launch
-constexpr int kWarpgroupMajor = 9;  // sm_90 alone multiplies by warpgroups
 
 absl::Status CheckOrdinal(int ordinal) {
   int num_devices = 0;
@@ -56,6 +56,8 @@ absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Open(const CudaDeviceOptions
   }
   size_t free_bytes = 0, total_bytes = 0;
   RETURN_IF_ERROR(ToStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "asking for the device's memory"));
+  bool has_warpgroups = false;
+  RETURN_IF_ERROR(ToStatus(FindWarpgroups(has_warpgroups), "asking what the kernels were built for"));
   std::string name = absl::StrFormat("cuda:%d (%s, sm_%d%d, %d SMs, %.0f GiB)", ordinal, properties.name, major, minor,
                                      num_multiprocessors, static_cast<double>(total_bytes) / (1 << 30));
   ASSIGN_OR_RETURN(std::unique_ptr<CudaStream> stream, CudaStream::Create());
@@ -63,7 +65,7 @@ absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Open(const CudaDeviceOptions
   return std::unique_ptr<Device>(new CudaDevice(std::move(name), std::move(stream),
                                                 {.ordinal = ordinal,
                                                  .num_multiprocessors = num_multiprocessors,
-                                                 .has_warpgroups = major == kWarpgroupMajor && minor == 0,
+                                                 .has_warpgroups = has_warpgroups,
                                                  .uses_graphs = options.uses_graphs}));
 }
 

@@ -22,7 +22,7 @@ namespace millrace::cuda {
 struct CudaOpsConfig {
   int ordinal = 0;
   int num_multiprocessors = 1;
-  bool has_warpgroups = false;  // sm_90: its own matrix instructions
+  bool has_warpgroups = false;  // FindWarpgroups
   bool uses_graphs = true;
 };
 

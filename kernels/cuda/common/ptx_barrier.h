@@ -11,11 +11,15 @@
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define MILLRACE_SM90_ASM(...) asm volatile(__VA_ARGS__)
+#define MILLRACE_IS_SM90A true
 #else
 #define MILLRACE_SM90_ASM(...) __trap()
+#define MILLRACE_IS_SM90A false
 #endif
 
 namespace millrace::cuda::ptx {
+
+inline constexpr bool kIsSm90a = MILLRACE_IS_SM90A;  // what is compiled for
 
 // A phase of a barrier ends when `num_arrivals` have arrived and all bytes announced have come; then the next begins.
 using Mbarrier = uint64_t;

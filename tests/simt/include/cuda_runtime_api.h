@@ -129,6 +129,11 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t num_bytes, cudaMe
                             cudaStream_t stream = nullptr);
 cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
                               size_t height, cudaMemcpyKind kind, cudaStream_t stream = nullptr);
+template <typename T>
+cudaError_t cudaMemcpyFromSymbol(void* to, const T& symbol, size_t num_bytes) {
+  __builtin_memcpy(to, &symbol, num_bytes);
+  return cudaSuccess;
+}
 cudaError_t cudaMemset(void* to, int value, size_t num_bytes);
 cudaError_t cudaMemsetAsync(void* to, int value, size_t num_bytes, cudaStream_t stream = nullptr);
 

@@ -23,6 +23,7 @@ void MeetNamedBarrier(int id, int num_threads, bool waits, Where where);
 
 namespace millrace::cuda::ptx {
 
+inline constexpr bool kIsSm90a = true;
 using Mbarrier = uint64_t;
 inline void MbarrierInit(Mbarrier* barrier, int num_arrivals) { simt::InitBarrier(barrier, num_arrivals); }
 inline void MbarrierInitFence() { simt::FenceBarrierInits(); }
