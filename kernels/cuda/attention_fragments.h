@@ -64,13 +64,16 @@ struct KvTile {
       ptx::MmaF16(d, a, b);
     }
   }
-  // q's elements at Pair(i) of a block whose first element is *q.
-  __device__ static __forceinline__ uint32_t QueryPair(const uint16_t* q, DType dtype, int i) {
-    const uint32_t bits = *reinterpret_cast<const uint32_t*>(q + Pair(static_cast<int>(threadIdx.x % 32), i));
+  // Two neighbouring elements of q in the type that is multiplied.
+  __device__ static __forceinline__ uint32_t Convert(uint32_t bits, DType dtype) {
     if (dtype == (kKv == DType::kBF16 ? DType::kBF16 : DType::kF16)) return bits;
     if (dtype == DType::kBF16) return Pack(__uint_as_float(bits << 16), __uint_as_float(bits & 0xffff0000u));
     const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&bits));
     return Pack(pair.x, pair.y);
+  }
+  // q's elements at Pair(i) of a block whose first element is *q.
+  __device__ static __forceinline__ uint32_t QueryPair(const uint16_t* q, DType dtype, int i) {
+    return Convert(*reinterpret_cast<const uint32_t*>(q + Pair(static_cast<int>(threadIdx.x % 32), i)), dtype);
   }
 
   // Bytes i and j of four stored numbers as a pair of halves.

@@ -10,6 +10,7 @@
 // comes out the same however its prompt was cut. float32 maximum, sums and output (arXiv 1805.02867).
 #include "kernels/cuda/attention_fragments.h"
 #include "kernels/cuda/attention_plan.h"
+#include "kernels/cuda/attention_prefill_item.h"
 #include "kernels/cuda/common/block_reduce.h"
 #include "kernels/cuda/common/launch.h"
 
@@ -38,35 +39,6 @@ struct PrefillTile : KvTile<kKv, kHeadDim> {
     uint4 queries[kHasSharedQueries ? kNumWarps * Base::kBlocks * 32 : 1];  // [warp][block][lane], the lane's own
   };
 };
-
-// One block's work. Packed query p is row p / group and head first_head + p % group.
-struct PrefillItem {
-  DeviceSequence sequence;
-  const int32_t* pages;
-  int kv_head, first_head, group;
-  int32_t first_query, num_queries;  // of the tile; of the sequence
-  int32_t begin, end;                // the tokens that any query of the tile sees
-};
-
-__device__ __forceinline__ int32_t LastSeen(const PrefillItem& item, int32_t query) {
-  return item.sequence.context_tokens + min(query, item.num_queries - 1) / item.group;
-}
-
-__device__ PrefillItem FindItem(const AttentionLaunch& args, const AttentionPlanView& plan, int32_t tile,
-                                int tile_rows) {
-  PrefillItem item;
-  const int s = FindPart(plan.first_tile, args.num_sequences, tile);
-  item.sequence = args.sequences[s];
-  item.pages = args.pages + item.sequence.first_page;
-  item.group = args.num_heads / args.kv.num_kv_heads;
-  item.kv_head = static_cast<int>(blockIdx.x) % args.kv.num_kv_heads;
-  item.first_head = item.kv_head * item.group;
-  item.first_query = (tile - plan.first_tile[s]) * tile_rows;
-  item.num_queries = item.sequence.num_rows * item.group;
-  item.begin = FirstSeenToken(LastSeen(item, item.first_query) + 1, args.window_tokens);
-  item.end = LastSeen(item, item.first_query + tile_rows - 1) + 1;
-  return item;
-}
 
 // Notes where the vectors of keys first_key ... lie.
 template <typename Tile>
@@ -292,11 +264,8 @@ __global__ void __launch_bounds__(PrefillTile<kKv, kHeadDim>::kThreads) Attentio
   auto& shared = *ptx::SharedMemory<typename Tile::Shared>();
   const AttentionPlanView plan = ViewPlan(args.plan, args.num_sequences);
   ptx::GridDependencyWait();
-  // Late tiles first: they see the most keys, and a long one taken last would run alone.
-  const int32_t tile =
-      plan.first_tile[args.num_sequences] - 1 - static_cast<int32_t>(blockIdx.x) / args.kv.num_kv_heads;
-  if (tile < 0) return;
-  const PrefillItem item = FindItem(args, plan, tile, Tile::kRows);
+  if (static_cast<int32_t>(blockIdx.x) >= NumPrefillItems(args, plan)) return;
+  const PrefillItem item = FindPrefillItem(args, plan, static_cast<int32_t>(blockIdx.x), Tile::kRows);
   const int32_t warp_query = item.first_query + 16 * static_cast<int32_t>(threadIdx.x / 32);
   const bool has_queries = warp_query < item.num_queries;
   const int32_t first_last = LastSeen(item, warp_query), last_last = LastSeen(item, warp_query + 15);
@@ -335,12 +304,9 @@ __global__ void __launch_bounds__(PrefillTile<kKv, kHeadDim>::kThreads) Attentio
 template <DType kKv, int kHeadDim>
 cudaError_t LaunchTile(const AttentionLaunch& launch, cudaStream_t stream) {
   using Tile = PrefillTile<kKv, kHeadDim>;
-  const int64_t group = launch.num_heads / launch.kv.num_kv_heads;
-  // Each sequence may leave one tile unfilled, and has two rows at least.
-  const int64_t unfilled = launch.num_sequences < launch.q.rows / 2 ? launch.num_sequences : launch.q.rows / 2;
-  const int64_t most_tiles = launch.q.rows * group / Tile::kRows + unfilled;
-  if (most_tiles == 0) return cudaSuccess;
-  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(most_tiles * launch.kv.num_kv_heads)),
+  const int64_t most_items = MostPrefillItems(launch, Tile::kRows);
+  if (most_items == 0) return cudaSuccess;
+  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(most_items)),
                           .block = dim3(Tile::kThreads),
                           .shared_bytes = sizeof(typename Tile::Shared),
                           .stream = stream,
