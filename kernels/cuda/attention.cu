@@ -41,7 +41,8 @@ cudaError_t LaunchAttention(const AttentionLaunch& launch, cudaStream_t stream) 
   if (!HasFastAttention(launch)) return LaunchAttentionPlainly(launch, stream);
   const cudaError_t error = LaunchAttentionDecode(launch, stream);
   if (error != cudaSuccess || launch.mix == AttentionMix::kDecode) return error;
-  return LaunchAttentionPrefill(launch, stream);
+  return HasWarpgroupAttention(launch) ? LaunchAttentionWarpgroup(launch, stream)
+                                       : LaunchAttentionPrefill(launch, stream);
 }
 
 }  // namespace millrace::cuda

@@ -7,7 +7,8 @@
 //   sequences with one row    -> decode kernel: the query heads of a KV head share each load of K and V; long
 //                                sequences are cut into chunks, merged by whoever finishes last, in fixed order
 //   few rows that see much    -> decode kernel, row by row (attention_plan.h says how few and how much)
-//   sequences with more rows  -> prefill kernel: tiles of rows and heads over tiles of keys
+//   sequences with more rows  -> prefill kernel: tiles of rows and heads over tiles of keys; on sm_90a the warpgroup
+//                                kernel, where it takes the shape: head_dim 64 and 128, 16-bit KV, rows of q aligned
 //   what neither takes        -> the plain kernel (LaunchAttentionPlainly): any head dimension and KV dtype
 //
 // A row's bits depend on its own sequence only, never on the rest of the step: chunks are cut by the sequence's
@@ -66,6 +67,7 @@ struct AttentionLaunch {
   Matrix out;  // [T, H * D] in q's dtype; rows of no sequence are left as they are
   AttentionMix mix = AttentionMix::kMixed;
   int num_multiprocessors = 0;  // of the device
+  bool has_warpgroups = false;  // of the device: FindWarpgroups
   bool is_dependent = false;    // programmatic dependent launch on the stream's previous kernel
 };
 

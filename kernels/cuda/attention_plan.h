@@ -96,9 +96,12 @@ __host__ __device__ inline AttentionPlanView ViewPlan(void* plan, int num_sequen
 // A chunk's unfinished result per head: [largest score, sum of weights, 0, 0, D weighted sums], in float32.
 __host__ __device__ constexpr int64_t PartialFloats(int head_dim) { return head_dim + 4; }
 
-// The two fast paths; each reads the plan and leaves the other's sequences alone.
+// The two fast paths; each reads the plan and leaves the other's sequences alone. Prefill has two kernels for the same
+// tiles: LaunchAttentionWarpgroup REQUIRES HasWarpgroupAttention besides.
 bool HasFastAttention(const AttentionLaunch& launch);
+bool HasWarpgroupAttention(const AttentionLaunch& launch);
 cudaError_t LaunchAttentionDecode(const AttentionLaunch& launch, cudaStream_t stream);
 cudaError_t LaunchAttentionPrefill(const AttentionLaunch& launch, cudaStream_t stream);
+cudaError_t LaunchAttentionWarpgroup(const AttentionLaunch& launch, cudaStream_t stream);
 
 }  // namespace millrace::cuda

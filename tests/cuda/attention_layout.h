@@ -21,17 +21,17 @@ struct StepOptions {
   DType dtype = DType::kBF16;  // of q and out
   int window_tokens = 0;
   uint32_t layout_seed = 1;  // where pages lie
+  int padding = 6;           // elements behind each row of q and out
+  bool has_warpgroups = false;
 };
 
 class StepLayout {
  public:
-  static constexpr int kPadding = 6;  // elements behind each row of q and out
-
   StepLayout(const StepOptions& options, std::vector<StepSequence> sequences)
       : options(options), sequences(std::move(sequences)) {}
 
   size_t width() const { return static_cast<size_t>(options.kv.num_heads * options.kv.head_dim); }
-  size_t stride() const { return width() + kPadding; }
+  size_t stride() const { return width() + static_cast<size_t>(options.padding); }
   // Row 0 belongs to nobody.
   int num_rows() const { return RowsBefore(sequences.size()) + 1; }
   int num_pages() const {

@@ -54,7 +54,8 @@ class AttentionStep {
             .scale = scale(),
             .window_tokens = options_.window_tokens,
             .out = View(out_),
-            .num_multiprocessors = num_multiprocessors};
+            .num_multiprocessors = num_multiprocessors,
+            .has_warpgroups = options_.has_warpgroups};
   }
   // Plans and attends; returns all of out, padding included.
   std::vector<uint16_t> Attend(int num_multiprocessors = 3) {
@@ -65,10 +66,13 @@ class AttentionStep {
   // One launch into an untouched out.
   std::vector<uint16_t> Run(cudaError_t (*attention)(const cuda::AttentionLaunch&, cudaStream_t),
                             const cuda::AttentionLaunch& launch) {
-    out_.Upload(std::vector<uint16_t>(out_.count(), kUnwritten));
+    ClearOut();
     EXPECT(attention(launch, nullptr) == cudaSuccess) << Describe();
     return out_.Download();
   }
+
+  void ClearOut() { out_.Upload(std::vector<uint16_t>(out_.count(), kUnwritten)); }
+  std::vector<uint16_t> out() { return out_.Download(); }
 
   // Every `row_step`-th row of every sequence, the last one too, against double; and that nothing else was written.
   void ExpectAgrees(const std::vector<uint16_t>& out, int row_step = 1) {

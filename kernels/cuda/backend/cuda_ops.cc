@@ -278,6 +278,7 @@ void CudaOps::Attention(const AttentionArgs& args) {
                                 .out = args.out,
                                 .mix = step_.is_decode ? AttentionMix::kDecode : AttentionMix::kMixed,
                                 .num_multiprocessors = config_.num_multiprocessors,
+                                .has_warpgroups = config_.has_warpgroups,
                                 .is_dependent = stream_.overlaps_kernels()},
                                stream_.get()),
                "attention");

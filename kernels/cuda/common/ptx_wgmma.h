@@ -45,6 +45,13 @@ template <int kPending>
 __device__ __forceinline__ void WgmmaWait() {
   MILLRACE_SM90_ASM("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
+// Before a WgmmaWait: what `value`, which is never negative, is made of is computed while products go on. ptxas is free
+// to wait first and does; across a branch it moves nothing.
+__device__ __forceinline__ void ComputeBeforeWait(float value) {
+  MILLRACE_SM90_ASM(
+      "{\n\t.reg .pred never;\n\tsetp.lt.f32 never, %0, 0f00000000;\n\t@never nanosleep.u32 1;\n\t}" ::"f"(
+          value) : "memory");
+}
 
 // Operand lists: a product of N columns has N / 2 registers of sums.
 #define MILLRACE_D32                                                       \

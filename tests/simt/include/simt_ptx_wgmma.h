@@ -33,6 +33,7 @@ template <int kPending>
 void WgmmaWait(simt::Where where = SIMT_HERE) {
   simt::WaitProducts(kPending, where);
 }
+inline void ComputeBeforeWait(float) {}
 template <int kColumnTiles>
 void WgmmaS8(int32_t (&d)[kColumnTiles][4], uint64_t a, uint64_t b, bool adds, simt::Where where = SIMT_HERE) {
   simt::Multiply({simt::ProductType::kS8, 8 * kColumnTiles, d, nullptr, a, b, false, adds}, where);
