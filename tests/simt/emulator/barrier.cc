@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "tests/simt/emulator/block.h"
+#include "tests/simt/emulator/faults.h"
 
 namespace simt {
 namespace {
@@ -126,6 +127,9 @@ void WaitBarrier(uint64_t* address, uint32_t parity, Where where) {
   Barrier& barrier = Find(address);
   NoteAccess(address, sizeof(*address), Access::kAtomic);
   LandSometimes(block);
+  const Call call = {"MbarrierWait", where.line, address};
+  if (IsFaulty(call, FaultKind::kSkipped)) return;
+  if (IsFaulty(call, FaultKind::kOtherPhase)) parity ^= 1;
   while ((barrier.phase & 1) == (parity & 1)) {
     barrier.waiting.push_back(block.running);
     Pause("MbarrierWait", where);
@@ -139,6 +143,7 @@ void MeetNamedBarrier(int id, int num_threads, bool waits, Where where) {
   if (id < 1 || id >= kNumNamedBarriers) Fail("a named barrier has a number from 1 to 15");
   if (num_threads < kWarpLanes || num_threads % kWarpLanes != 0) Fail("a named barrier is of whole warps");
   NamedBarrier& barrier = TheBarriers().named[id];
+  if (waits && IsFaulty({"NamedBarrierWait", id}, FaultKind::kSkipped)) waits = false;
   if (barrier.num_arrived > 0 && barrier.num_threads != num_threads) {
     Fail("meets others at a named barrier that expect another number of threads");
   }
@@ -163,6 +168,9 @@ void MeetNamedBarrier(int id, int num_threads, bool waits, Where where) {
   MaybeYield(TheBlock());
 }
 
-void FenceAsyncProxy() { TheBlock().running->fence_time = TheBlock().time++; }
+void FenceAsyncProxy() {
+  if (IsFaulty({"FenceAsyncProxy"}, FaultKind::kSkipped)) return;
+  TheBlock().running->fence_time = TheBlock().time++;
+}
 
 }  // namespace simt

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "tests/simt/emulator/block.h"
+#include "tests/simt/emulator/faults.h"
 
 namespace simt {
 namespace {
@@ -78,6 +79,7 @@ void CopyTensor(void* shared, const CUtensorMap& encoded, int x, int y, uint64_t
   const SimtTensorMap& map = Decode(encoded);
   const uint32_t first = AddressOf(shared);
   if (first % 128 != 0) Fail("copies a tensor's box to memory that is not aligned to 128 bytes");
+  if (IsFaulty({"TensorCopy", 0, map.data}, FaultKind::kNextBox)) y += static_cast<int>(map.box_rows);
   BulkCopy copy = {.barrier = barrier};
   for (uint32_t row = 0; row < map.box_rows; ++row) {
     for (uint32_t byte = 0; byte < map.box_bytes; byte += kPieceBytes) {

@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/common/ptx_wgmma.h"
 #include "tests/simt/emulator/block.h"
+#include "tests/simt/emulator/faults.h"
 #include "tests/simt/reference_wgmma.h"
 
 namespace simt {
@@ -302,9 +303,13 @@ bool HasPendingProducts(int warp) {
   return false;
 }
 
-void FenceProducts(Where where) { MeetWarp("WgmmaFence", kAllLanes, nullptr, ExecuteFence, where); }
+void FenceProducts(Where where) {
+  if (IsFaulty({"WgmmaFence", where.line}, FaultKind::kSkipped)) return;
+  MeetWarp("WgmmaFence", kAllLanes, nullptr, ExecuteFence, where);
+}
 void CommitProducts(Where where) { MeetWarp("WgmmaCommit", kAllLanes, nullptr, ExecuteCommit, where); }
 void WaitProducts(int num_pending, Where where) {
+  if (IsFaulty({"WgmmaWait", where.line}, FaultKind::kSkipped)) return;
   WaitArgument argument = {num_pending};
   MeetWarp("WgmmaWait", kAllLanes, &argument, ExecuteWait, where);
 }
