@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Paged attention on a GPU: decode as bytes of KV memory read per second, prefill as arithmetic per second (of the
-// causal half only); times of one layer. Replayed from a CUDA graph that goes round as many layers as it takes to find
+// causal half only) and its share of what tensor cores do at the highest clock, by each of its kernels; times of one
+// layer. Replayed from a CUDA graph that goes round as many layers as it takes to find
 // each one's memory outside the L2 cache; pages are scattered.
 //
 //   attention_bench [decode|prefill]
@@ -18,6 +19,7 @@
 
 #include "benches/cuda/timing.h"
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/warpgroups.h"
 
 namespace millrace::cuda {
 namespace {
@@ -52,12 +54,24 @@ Memory<uint8_t> Filled(size_t num_bytes) {
 struct Machine {
   cudaDeviceProp properties = {};
   double copy_bandwidth = 0;  // bytes a second, read and written
+  double tensor_peak = 0;     // operations a second on 16-bit numbers; 0: not known
+  bool has_warpgroups = false;
 };
+
+// A data sheet's number: multiprocessors, their operations in a clock, and the highest clock.
+double TensorPeak(const cudaDeviceProp& properties) {
+  const int version = 10 * properties.major + properties.minor;
+  const double in_a_clock = version == 90 ? 4096 : version == 80 ? 2048 : 0;
+  int kilohertz = 0;
+  Require(cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, 0), "asking for the clock");
+  return in_a_clock * properties.multiProcessorCount * 1000.0 * kilohertz;
+}
 
 struct BenchCase {
   DType dtype;
   int num_heads, num_kv_heads, head_dim;
   int num_sequences, context_tokens, num_rows;  // rows of each sequence
+  bool has_warpgroups = false;
 };
 
 const char* NameOf(DType dtype) {
@@ -153,7 +167,8 @@ class BenchStep {
             .scale = 1.0f / std::sqrt(static_cast<float>(bench_.head_dim)),
             .out = View(out_),
             .mix = bench_.num_rows == 1 ? AttentionMix::kDecode : AttentionMix::kMixed,
-            .num_multiprocessors = num_multiprocessors_};
+            .num_multiprocessors = num_multiprocessors_,
+            .has_warpgroups = bench_.has_warpgroups};
   }
 
   const BenchCase bench_;
@@ -174,11 +189,19 @@ void Run(const Machine& machine, const BenchCase& bench) {
   timing.spread_us /= step.num_layers();
   const double seen = bench.num_rows * (bench.context_tokens + 0.5 * (bench.num_rows + 1));
   const double flops = 4.0 * bench.num_sequences * seen * bench.num_heads * bench.head_dim;
-  char shape[160];
-  std::snprintf(shape, sizeof(shape), "%s KV, %d/%d heads of %d, %d x (%d + %d) tokens, %.1f TFLOP/s",
-                NameOf(bench.dtype), bench.num_heads, bench.num_kv_heads, bench.head_dim, bench.num_sequences,
-                bench.context_tokens, bench.num_rows, flops / timing.median_us * 1e-6);
-  const char* what = bench.num_rows == 1 ? "attention decode" : "attention prefill";
+  const double rate = flops / timing.median_us * 1e6;
+  char shape[200];
+  const int length =
+      std::snprintf(shape, sizeof(shape), "%s KV, %d/%d heads of %d, %d x (%d + %d) tokens, %.1f TFLOP/s",
+                    NameOf(bench.dtype), bench.num_heads, bench.num_kv_heads, bench.head_dim, bench.num_sequences,
+                    bench.context_tokens, bench.num_rows, rate * 1e-12);
+  if (bench.num_rows > 1 && machine.tensor_peak > 0) {
+    std::snprintf(shape + length, sizeof(shape) - static_cast<size_t>(length), ", %.2f of peak",
+                  rate / machine.tensor_peak);
+  }
+  const char* what = bench.num_rows == 1    ? "attention decode"
+                     : bench.has_warpgroups ? "attention prefill, warpgroups"
+                                            : "attention prefill";
   cuda_bench::Report(what, shape, timing, KvBytes(bench), machine.copy_bandwidth);
 }
 
@@ -194,14 +217,22 @@ void RunDecode(const Machine& machine) {
   }
 }
 
+// By the kernel that runs everywhere, and by the one of warpgroups where it takes the case.
+void RunBoth(const Machine& machine, BenchCase bench) {
+  Run(machine, bench);
+  bench.has_warpgroups = machine.has_warpgroups && bench.dtype == DType::kBF16;
+  if (bench.has_warpgroups) Run(machine, bench);
+}
+
 void RunPrefill(const Machine& machine) {
   for (const DType dtype : {DType::kBF16, DType::kI8, DType::kF8E4M3}) {
     for (const int rows : {16, 512, 4096}) {
-      for (const int context : {0, 8192}) Run(machine, {dtype, 32, 8, 128, 1, context, rows});
+      for (const int context : {0, 8192}) RunBoth(machine, {dtype, 32, 8, 128, 1, context, rows});
     }
   }
-  Run(machine, {DType::kBF16, 14, 2, 64, 1, 0, 2048});
-  Run(machine, {DType::kBF16, 32, 8, 128, 8, 0, 512});
+  RunBoth(machine, {DType::kBF16, 32, 8, 128, 1, 0, 16384});
+  RunBoth(machine, {DType::kBF16, 14, 2, 64, 1, 0, 2048});
+  RunBoth(machine, {DType::kBF16, 32, 8, 128, 8, 0, 512});
 }
 
 }  // namespace
@@ -217,6 +248,8 @@ int main(int argc, char** argv) {
   millrace::cuda::Machine machine;
   millrace::cuda_bench::Require(cudaGetDeviceProperties(&machine.properties, 0), "cudaGetDeviceProperties");
   machine.copy_bandwidth = millrace::cuda_bench::MeasureCopyBandwidth();
+  machine.tensor_peak = millrace::cuda::TensorPeak(machine.properties);
+  millrace::cuda_bench::Require(millrace::cuda::FindWarpgroups(machine.has_warpgroups), "asking for warpgroups");
   if (!has_name || argv[1][0] == 'd') millrace::cuda::RunDecode(machine);
   if (!has_name || argv[1][0] == 'p') millrace::cuda::RunPrefill(machine);
   return 0;
