@@ -54,7 +54,7 @@ Memory<uint8_t> Filled(size_t num_bytes) {
 struct Machine {
   cudaDeviceProp properties = {};
   double copy_bandwidth = 0;  // bytes a second, read and written
-  double tensor_peak = 0;     // operations a second on 16-bit numbers; 0: not known
+  double tensor_peak = 0;     // operations a second on 16-bit numbers; 0: not known, and so are shares of it
   bool has_warpgroups = false;
 };
 
@@ -189,20 +189,20 @@ void Run(const Machine& machine, const BenchCase& bench) {
   timing.spread_us /= step.num_layers();
   const double seen = bench.num_rows * (bench.context_tokens + 0.5 * (bench.num_rows + 1));
   const double flops = 4.0 * bench.num_sequences * seen * bench.num_heads * bench.head_dim;
-  const double rate = flops / timing.median_us * 1e6;
-  char shape[200];
-  const int length =
-      std::snprintf(shape, sizeof(shape), "%s KV, %d/%d heads of %d, %d x (%d + %d) tokens, %.1f TFLOP/s",
-                    NameOf(bench.dtype), bench.num_heads, bench.num_kv_heads, bench.head_dim, bench.num_sequences,
-                    bench.context_tokens, bench.num_rows, rate * 1e-12);
-  if (bench.num_rows > 1 && machine.tensor_peak > 0) {
-    std::snprintf(shape + length, sizeof(shape) - static_cast<size_t>(length), ", %.2f of peak",
-                  rate / machine.tensor_peak);
+  char shape[160];
+  std::snprintf(shape, sizeof(shape), "%s KV, %d/%d heads of %d, %d x (%d + %d) tokens", NameOf(bench.dtype),
+                bench.num_heads, bench.num_kv_heads, bench.head_dim, bench.num_sequences, bench.context_tokens,
+                bench.num_rows);
+  if (bench.num_rows == 1) {
+    return cuda_bench::Report("attention decode", shape, timing, KvBytes(bench), machine.copy_bandwidth);
   }
-  const char* what = bench.num_rows == 1    ? "attention decode"
-                     : bench.has_warpgroups ? "attention prefill, warpgroups"
-                                            : "attention prefill";
-  cuda_bench::Report(what, shape, timing, KvBytes(bench), machine.copy_bandwidth);
+  const double rate = flops / (timing.median_us * 1e-6);
+  std::printf(
+      "{\"what\": \"attention prefill%s\", \"shape\": \"%s\", \"us\": %.2f, \"spread_us\": %.2f, "
+      "\"TFLOP/s\": %.1f, \"of_peak\": %.3f}\n",
+      bench.has_warpgroups ? ", warpgroups" : "", shape, timing.median_us, timing.spread_us, rate * 1e-12,
+      machine.tensor_peak > 0 ? rate / machine.tensor_peak : 0.0);
+  std::fflush(stdout);
 }
 
 void RunDecode(const Machine& machine) {

@@ -22,6 +22,8 @@ NOTHING = "Not yet measured."
 GOALS = {("decode", "bf16", True): 0.70, ("decode", "int8", True): 0.60, ("decode", "int4", True): 0.50,
          ("decode", "bf16", False): 0.65, ("decode", "int8", False): 0.55, ("prefill", "bf16", False): 0.65}
 MOST_IDLE = 0.05
+# What kernels are to reach at their best shape: lines of a bench by their "what".
+KERNEL_GOALS = {"attention prefill, warpgroups": ("TFLOP/s", 550)}
 
 
 def lines_of(record, step):
@@ -71,6 +73,14 @@ def figures(record):
     return found
 
 
+def kernels(record):
+    """A sentence about each kernel with a goal that was measured."""
+    for what, (unit, goal) in KERNEL_GOALS.items():
+        best = max((line.get(unit, 0) for line in lines_of(record, "bench") if line.get("what") == what), default=0)
+        if best > 0:
+            yield f"{what}: {best:.0f} {unit} at best; goal {goal}."
+
+
 def table(record):
     """Markdown."""
     rate = roofs(record)
@@ -85,6 +95,8 @@ def table(record):
         idle = f"{100 * line['late_share']:.1f} % ({100 * MOST_IDLE:.0f} %)" if is_decode else ""
         rows.append(f"| {line['model']}{depth} | {line['weights']}, {line['kv']} | {step} | {line['us'] / 1e3:.2f} | "
                     f"{line['tokens_per_second']:.0f} | {100 * share:.0f} % | {f'{100 * goal:.0f} %' if goal else ''} | {idle} |")
+    for sentence in kernels(record):
+        rows += ["", sentence]
     return "\n".join(rows)
 
 

@@ -236,6 +236,12 @@ class Goals(unittest.TestCase):
             "tokens": 1024, "us": 2000, "tokens_per_second": 500, "host_waits_us": 1, "late_share": 0.01,
             "bytes": 4e9, "flops": 8e9, "head_flops": 0, "attention_flops": 0}
 
+    def test_a_kernel_is_held_against_its_goal_at_its_best_shape(self):
+        lines = [{"what": "attention prefill, warpgroups", "TFLOP/s": rate} for rate in (310.4, 612.3)]
+        text = goals.table(record_of(self.STEP, [*self.ROOFS, *lines, {"what": "attention prefill", "TFLOP/s": 700}]))
+        self.assertIn("\n\nattention prefill, warpgroups: 612 TFLOP/s at best; goal 550.", text)
+        self.assertNotIn("attention", goals.table(record_of(self.STEP, self.ROOFS)))
+
     def test_a_share_is_of_the_nearer_roof_of_the_same_run(self):
         (_, share, goal), = goals.figures(record_of(self.STEP, self.ROOFS))
         self.assertAlmostEqual(share, 0.5)  # 4 GB at 4 TB/s are 1 ms of 2
