@@ -9,26 +9,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "agent/call_tools.h"
+#include "agent/offer_tools.h"
 #include "engine/text/offered_tool.h"
-#include "engine/text/template_json.h"
 #include "engine/text/template_value.h"
 
 namespace millrace {
 namespace {
-
-// OpenAI's shape, as templates expect it.
-absl::StatusOr<TemplateValue> DescribeTool(const Tool& tool) {
-  auto parameters = ParseJsonValue(tool.parameters());
-  if (!parameters.ok()) return parameters.status();
-  TemplateValue function = TemplateValue::Dict();
-  function.as_dict().Set("name", TemplateValue::Text(tool.name()));
-  function.as_dict().Set("description", TemplateValue::Text(tool.description()));
-  function.as_dict().Set("parameters", *std::move(parameters));
-  TemplateValue described = TemplateValue::Dict();
-  described.as_dict().Set("type", TemplateValue::Text("function"));
-  described.as_dict().Set("function", std::move(function));
-  return described;
-}
 
 class Run {
  public:
@@ -36,7 +22,7 @@ class Run {
       : model_(model), request_(std::move(request)), sink_(sink), cancellation_(cancellation) {}
 
   RunResult Go() {
-    if (absl::Status status = OfferTools(); !status.ok()) return End(RunEnd::kFailed, std::move(status));
+    if (absl::Status status = Offer(); !status.ok()) return End(RunEnd::kFailed, std::move(status));
     while (true) {
       if (cancellation_.is_cancelled()) return End(RunEnd::kCancelled);
       if (request_.now() >= limits().deadline) return End(RunEnd::kTime);
@@ -55,7 +41,7 @@ class Run {
   };
 
   const RunLimits& limits() const { return request_.limits; }
-  absl::Status OfferTools();
+  absl::Status Offer();
   Turn TakeTurn();
   void OnDelta(TurnDelta&& delta);
   int64_t OutputTokensLeft() const;
@@ -79,23 +65,14 @@ class Run {
   std::map<std::pair<std::string, std::string>, int32_t> equal_calls_;
 };
 
-absl::Status Run::OfferTools() {
-  TemplateValue& offered = request_.conversation.tools;
-  std::vector<TemplateValue> all;
-  if (offered.is_list()) all = offered.as_list().items;
-  for (const TemplateValue& described : all) client_tools_.emplace(ReadOfferedFunction(described).name);
-  std::set<std::string_view> names;
-  for (const std::shared_ptr<Tool>& tool : request_.tools) {
-    if (client_tools_.contains(tool->name()) || !names.insert(tool->name()).second) {
-      return absl::InvalidArgumentError(absl::StrCat("two tools have the name '", std::string(tool->name()), "'"));
+absl::Status Run::Offer() {
+  const TemplateValue& offered = request_.conversation.tools;
+  if (offered.is_list()) {
+    for (const TemplateValue& described : offered.as_list().items) {
+      client_tools_.emplace(ReadOfferedFunction(described).name);
     }
-    auto described = DescribeTool(*tool);
-    if (!described.ok()) return described.status();
-    all.push_back(*std::move(described));
   }
-  // A list of the run's own: the caller's may be read by others.
-  if (!request_.tools.empty()) offered = TemplateValue::List(std::move(all));
-  return absl::OkStatus();
+  return OfferTools(request_.tools, request_.conversation);
 }
 
 int64_t Run::OutputTokensLeft() const {
