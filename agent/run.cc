@@ -103,6 +103,9 @@ Turn Run::TakeTurn() {
   if (!turn.text.empty() || turn.calls.empty()) message.content = turn.text;
   for (const ToolCall& call : turn.calls) message.tool_calls.push_back({call.id, call.name, call.arguments});
   request_.conversation.messages.push_back(message);
+  // A last message that was to be gone on with has been.
+  request_.conversation.continues_final_message = false;
+  request_.conversation.adds_generation_prompt = true;
   result_.messages.push_back(std::move(message));
   return turn;
 }

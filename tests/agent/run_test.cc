@@ -72,6 +72,19 @@ TEST_CASE("RunAgent: a question, a call, its result, the answer") {
   CHECK(ran.result.num_tool_calls == 1);
 }
 
+TEST_CASE("RunAgent: a last message is gone on with once; the turn behind it is one of its own") {
+  ScriptedModel model({MakesCalls({{"id1", "echo", "{}"}}), SaysText("done")});
+  const Conversation begun{
+      .messages = {{.role = "user", .content = "go"}, {.role = "assistant", .content = "Let me see:"}},
+      .adds_generation_prompt = false,
+      .continues_final_message = true};
+  DoRun(model, {.conversation = begun, .tools = {Echo("echo")}});
+  REQUIRE(model.asked().size() == 2);
+  CHECK(model.asked()[0].conversation.continues_final_message);
+  CHECK_FALSE(model.asked()[1].conversation.continues_final_message);
+  CHECK(model.asked()[1].conversation.adds_generation_prompt);
+}
+
 TEST_CASE("RunAgent: a call of the client's tool ends the run, and our calls of that turn are run first") {
   RunRequest request{.tools = {Echo("echo")}};
   request.conversation.tools = *ParseJsonValue(R"([{"type":"function","function":{"name":"theirs"}}])");
