@@ -17,6 +17,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "agent/mcp/server.h"
+#include "server/agents/agent_catalogue.h"
 #include "server/agents/agent_runs.h"
 #include "server/agents/run_observer.h"
 #include "server/api/api_handler.h"
@@ -107,10 +108,7 @@ std::string DescribeSandbox(const SandboxSupport& support) {
 class App {
  public:
   App(const ServeOptions& options, const EngineLoader& load)
-      : options_(options),
-        load_(load),
-        state_(options.served_model_names.empty() ? std::vector<std::string>{options.model}
-                                                  : options.served_model_names) {}
+      : options_(options), load_(load), state_(ModelNames(options)) {}
 
   // Listens; the model is not there yet.
   absl::Status Open() {
@@ -131,6 +129,7 @@ class App {
     metrics_ = Metrics::Create({.model_name = state_.model_names().front(), .version = MillraceVersion()});
     observer_ = MakeRequestObserver(*metrics_, options_.logs_requests ? log_.get() : nullptr, &usage_);
     if (absl::Status status = OpenRuns(); !status.ok()) return status;
+    if (absl::Status status = OpenAgents(); !status.ok()) return status;
     if (absl::Status status = OpenStore(); !status.ok()) return status;
     handler_ = std::make_unique<ApiHandler>(
         ApiParts{.state = state_,
@@ -140,6 +139,7 @@ class App {
                  .transport_stats = [this] { return CollectTransportStats(); },
                  .usage = &usage_,
                  .runs = runs_.get(),
+                 .agents = agents_.get(),
                  .responses = responses_.get(),
                  .response_cache = response_cache_.get()},
         ApiOptions{.version = MillraceVersion(),
@@ -175,7 +175,7 @@ class App {
   // The main thread's loop: signals and the engine's pulse.
   int Watch(SignalWatch& signals, const absl::Notification& is_loaded, const absl::Status& load_status) {
     while (true) {
-      const int signal_number = signals.Wait(kWatchInterval, [this] { ReloadKeys(); });
+      const int signal_number = signals.Wait(kWatchInterval, [this] { Reload(); });
       if (state_.is_ready()) is_loaded.WaitForNotification();  // at once: requests may have begun, and deserve a drain
       if (!is_loaded.HasBeenNotified()) {
         if (signal_number == 0) {
@@ -267,6 +267,14 @@ class App {
     return absl::OkStatus();
   }
 
+  absl::Status OpenAgents() {
+    agents_ =
+        std::make_unique<AgentCatalogue>(options_.agents_file, AgentSurroundings{.model_names = state_.model_names(),
+                                                                                 .limits = options_.run_limits,
+                                                                                 .tools = &runs_->tools()});
+    return agents_->Load();
+  }
+
   absl::Status OpenStore() {
     ResponseStoreOptions store{.lifetime = absl::Hours(24 * options_.response_days),
                                .max_bytes = options_.response_store_bytes};
@@ -325,6 +333,17 @@ class App {
     if (is_stuck) log_->Error("loading makes no progress", {{"seconds", absl::ToDoubleSeconds(silence)}});
   }
 
+  // SIGHUP. What cannot be read stays as it was.
+  void Reload() {
+    ReloadKeys();
+    if (options_.agents_file.empty()) return;
+    if (absl::Status status = agents_->Load(); !status.ok()) {
+      log_->Error("the agents were not read again; the old ones stay", {{"error", std::string(status.message())}});
+      return;
+    }
+    log_->Info("the agents were read again", {{"agents", static_cast<int64_t>(agents_->num_agents())}});
+  }
+
   void ReloadKeys() {
     if (absl::Status status = keys_.Reload(); !status.ok()) {
       log_->Error("the keys were not read again; the old ones stay", {{"error", std::string(status.message())}});
@@ -353,7 +372,7 @@ class App {
                {{"active_requests", int64_t{http_->num_active_requests()}}, {"limit_seconds", options_.drain_seconds}});
     const absl::Time deadline = absl::Now() + absl::Seconds(options_.drain_seconds);
     while (NumActive() > 0 && absl::Now() < deadline) {
-      if (const int again = signals.Wait(absl::Milliseconds(50), [this] { ReloadKeys(); }); again != 0) {
+      if (const int again = signals.Wait(absl::Milliseconds(50), [this] { Reload(); }); again != 0) {
         log_->Warning("stopped at once by a second signal");
         _exit(128 + again);
       }
@@ -391,6 +410,7 @@ class App {
   const SandboxSupport sandbox_ = ProbeSandbox();
   std::unique_ptr<ResponseStore> responses_;
   std::unique_ptr<AgentRuns> runs_;
+  std::unique_ptr<AgentCatalogue> agents_;  // refers to the tools of runs_
   std::unique_ptr<ApiHandler> handler_;
   std::unique_ptr<HttpServer> http_;
   std::unique_ptr<GrpcServer> grpc_;

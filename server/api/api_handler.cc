@@ -78,6 +78,8 @@ const ApiHandler::Route* ApiHandler::FindRoute(const std::string& path) {
       {"/openapi.json", "GET", &ApiHandler::OpenApi, Place::kIo, Access::kAnyKey},
       {"/v1/models", "GET", &ApiHandler::Models, Place::kIo, Access::kInfer},
       {"/v1/models/", "GET", &ApiHandler::Model, Place::kIo, Access::kInfer},
+      {"/v1/agents", "GET", &ApiHandler::Agents, Place::kIo, Access::kInfer},
+      {"/v1/agents/", "GET", &ApiHandler::AgentByName, Place::kIo, Access::kInfer},
       {"/v1/chat/completions", "POST", &ApiHandler::Chat, Place::kWorker, Access::kInfer},
       {"/v1/completions", "POST", &ApiHandler::Completion, Place::kWorker, Access::kInfer},
       {"/v1/embeddings", "POST", &ApiHandler::Embedding, Place::kWorker, Access::kInfer},

@@ -16,7 +16,12 @@
 
 namespace millrace {
 
+class AgentCatalogue;
 class AgentRuns;
+struct Agent;
+struct Answerer;
+struct ParsedChat;
+struct RunLimits;
 class ResponseCache;
 class ResponseStore;
 
@@ -41,6 +46,7 @@ struct ApiParts {
   std::function<TransportStats()> transport_stats;  // may be null
   UsageLedger* usage = nullptr;                     // hears of what is refused; may be null
   AgentRuns* runs = nullptr;                        // what /v1/responses and /v1/messages start; not null
+  const AgentCatalogue* agents = nullptr;           // whom a request may name instead of the model; not null
   ResponseStore* responses = nullptr;               // null: /v1/responses stores nothing
   ResponseCache* response_cache = nullptr;          // may be null
 };
@@ -66,6 +72,8 @@ class ApiHandler : public HttpHandler {
   void Refuse(Call& call, const absl::Status& status);
   void RefuseWork(Call& call, const absl::Status& status);
   Caller MakeCaller(const Call& call, const char* endpoint) const;
+  RunLimits LimitsFor(const Agent* agent) const;  // null: of every run
+  absl::StatusOr<Answerer> ResolveAnswerer(const Call& call, const std::string& asked) const;
 
   void Console(Call& call);
   void Live(Call& call);
@@ -75,7 +83,10 @@ class ApiHandler : public HttpHandler {
   void OpenApi(Call& call);
   void Models(Call& call);
   void Model(Call& call);
+  void Agents(Call& call);
+  void AgentByName(Call& call);
   void Chat(Call& call);
+  void ChatWithAgent(Call& call, ParsedChat parsed, const Answerer& answerer, std::shared_ptr<Generator> generator);
   void Completion(Call& call);
   void Embedding(Call& call);
   void Tokenize(Call& call);

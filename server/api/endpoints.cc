@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/load/model_info.h"
 #include "engine/text/tokenizer.h"
+#include "server/agents/agent_catalogue.h"
 #include "server/api/answer.h"
 #include "server/api/api_call.h"
 #include "server/api/embedding_format.h"
@@ -17,6 +18,9 @@
 
 namespace millrace {
 namespace {
+
+constexpr char kOwnerOfModels[] = "millrace";
+constexpr char kOwnerOfAgents[] = "agent";
 
 absl::StatusOr<std::string> ResolveModel(const ServerState& state, const std::string& asked) {
   auto name = state.ResolveModel(asked);
@@ -39,12 +43,15 @@ CompletionFormatOptions::Echo MakeEcho(const Tokenizer& tokenizer, const Prompt&
   return echo;
 }
 
-void AppendModelObject(const ServerState& state, const std::string& name, std::string& out) {
+// Pickers of models list agents too: `owner` tells them apart.
+void AppendModelObject(const ServerState& state, const std::string& name, const char* owner, std::string& out) {
   out += R"({"id":)";
   AppendJsonString(name, out);
   out += R"(,"object":"model","created":)";
   AppendJsonInt(state.created(), out);
-  out += R"(,"owned_by":"millrace","root":)";
+  out += R"(,"owned_by":)";
+  AppendJsonString(owner, out);
+  out += R"(,"root":)";
   AppendJsonString(state.model_names().front(), out);
   out += R"(,"parent":null)";
   if (const auto generator = state.generator()) {
@@ -60,7 +67,11 @@ void ApiHandler::Models(Call& call) {
   std::string body = R"({"object":"list","data":[)";
   for (const std::string& name : parts_.state.model_names()) {
     if (body.back() == '}') body += ',';
-    AppendModelObject(parts_.state, name, body);
+    AppendModelObject(parts_.state, name, kOwnerOfModels, body);
+  }
+  for (const auto& agent : parts_.agents->ListFor(call.tenant)) {
+    body += ',';
+    AppendModelObject(parts_.state, agent->name, kOwnerOfAgents, body);
   }
   // Codex asks for a list of OpenAI's own catalogue beside it, and takes an empty one for none.
   body += R"(],"models":[]})";
@@ -68,10 +79,10 @@ void ApiHandler::Models(Call& call) {
 }
 
 void ApiHandler::Model(Call& call) {
-  auto name = ResolveModel(parts_.state, call.argument);
-  if (!name.ok()) return Refuse(call, name.status());
+  auto answerer = ResolveAnswerer(call, call.argument);
+  if (!answerer.ok()) return Refuse(call, answerer.status());
   std::string body;
-  AppendModelObject(parts_.state, *name, body);
+  AppendModelObject(parts_.state, answerer->name, answerer->agent == nullptr ? kOwnerOfModels : kOwnerOfAgents, body);
   call.Send(std::move(body));
 }
 
@@ -80,9 +91,10 @@ void ApiHandler::Chat(Call& call) {
   if (!generator.ok()) return Refuse(call, generator.status());
   auto parsed = ParseChat(call.request.body);
   if (!parsed.ok()) return Refuse(call, parsed.status());
-  auto model = ResolveModel(parts_.state, parsed->request.model);
-  if (!model.ok()) return Refuse(call, model.status());
+  auto answerer = ResolveAnswerer(call, parsed->request.model);
+  if (!answerer.ok()) return Refuse(call, answerer.status());
   call.request.body = {};  // a long stream should not hold it
+  if (answerer->agent != nullptr) return ChatWithAgent(call, *std::move(parsed), *answerer, *std::move(generator));
   const Caller caller = MakeCaller(call, "chat");
   auto answer = std::make_shared<Answer>(
       AnswerArgs{.writer = call.writer, .stream = parsed->stream, .keep_alive_interval = options_.keep_alive_interval});
@@ -92,7 +104,7 @@ void ApiHandler::Chat(Call& call) {
   if (!generation.ok()) return RefuseWork(call, generation.status());
   const GenerationParams& params = parsed->request.params;
   AnswerParserOptions parser = ParserOptions((*generator)->engine(), parsed->request, (*generation)->prompts()[0]);
-  answer->Begin(*std::move(generation), MakeChatFormat(MakeHead("chatcmpl-", caller, *std::move(model)),
+  answer->Begin(*std::move(generation), MakeChatFormat(MakeHead("chatcmpl-", caller, std::move(answerer->name)),
                                                        {.parser = std::move(parser),
                                                         .has_logprobs = params.num_logprobs >= 0,
                                                         .num_top_logprobs = std::max(0, params.num_logprobs),

@@ -3,6 +3,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "agent/offer_tools.h"
+#include "server/agents/agent_catalogue.h"
 #include "server/agents/agent_runs.h"
 #include "server/api/api_call.h"
 #include "server/api/run_stream.h"
@@ -74,8 +76,10 @@ void ApiHandler::Messages(Call& call) {
   if (!generator.ok()) return Refuse(call, generator.status());
   auto request = ParseMessages(call.request.body, MessagesPurpose::kAnswer);
   if (!request.ok()) return Refuse(call, request.status());
-  auto model = parts_.state.ResolveModel(request->chat.model);
-  if (!model.ok()) return Refuse(call, WithErrorCode(WithErrorParam(model.status(), "model"), "model_not_found"));
+  auto answerer = ResolveAnswerer(call, request->chat.model);
+  if (!answerer.ok()) return Refuse(call, answerer.status());
+  const Agent* agent = answerer->agent.get();
+  if (agent != nullptr) ApplyAgent(*agent, request->chat);
   call.request.body = {};  // a long run should not hold it
 
   const int64_t max_tokens = request->chat.params.max_tokens.value_or(0);
@@ -84,10 +88,13 @@ void ApiHandler::Messages(Call& call) {
   stream.keep_alive_interval = options_.keep_alive_interval;
   auto out = std::make_shared<RunStream>(call.writer, std::move(stream));
   MessageEventsArgs events{.id = "msg_" + RandomId(),
-                           .model = *std::move(model),
+                           .model = std::move(answerer->name),
                            .max_tokens = max_tokens,
                            .shows_thinking = request->shows_thinking,
-                           .server_of = [](std::string_view) { return std::string("millrace"); }};
+                           .server_of = [&tools = parts_.runs->tools()](std::string_view name) {
+                             const ServedTool* served = tools.FindServed(name);
+                             return served != nullptr ? served->server : kOwnToolServer;
+                           }};
   if (request->mode == AnswerMode::kStream) {
     events.stream = [sink = out.get()](std::string_view bytes) { sink->Write(bytes); };
   }
@@ -98,8 +105,9 @@ void ApiHandler::Messages(Call& call) {
                     .request = {.conversation = std::move(request->chat.conversation),
                                 .required_tools = std::move(request->chat.required_tools),
                                 .calls = request->chat.calls_once ? CallsPerTurn::kOne : CallsPerTurn::kAny,
-                                .limits = parts_.runs->limits()}};
-  args.request.limits.max_output_tokens = max_tokens;
+                                .limits = LimitsFor(agent)}};
+  if (agent != nullptr && !request->forbids_calls) args.request.tools = agent->tools;
+  args.request.limits.max_output_tokens = TighterLimit(args.request.limits.max_output_tokens, max_tokens);
   args.sink = [run](RunEvent&& event) { run->OnEvent(event); };
   args.on_done = [run](RunResult&& result) { run->OnDone(result); };
   auto cancellation = parts_.runs->Start(std::move(args));
@@ -113,8 +121,14 @@ void ApiHandler::CountTokens(Call& call) {
   if (!generator.ok()) return Refuse(call, generator.status());
   auto request = ParseMessages(call.request.body, MessagesPurpose::kCount);
   if (!request.ok()) return Refuse(call, request.status());
-  auto model = parts_.state.ResolveModel(request->chat.model);
-  if (!model.ok()) return Refuse(call, WithErrorCode(WithErrorParam(model.status(), "model"), "model_not_found"));
+  auto answerer = ResolveAnswerer(call, request->chat.model);
+  if (!answerer.ok()) return Refuse(call, answerer.status());
+  const Agent* agent = answerer->agent.get();
+  if (agent != nullptr) ApplyAgent(*agent, request->chat);
+  if (agent != nullptr && !request->forbids_calls) {
+    absl::Status status = OfferTools(agent->tools, request->chat.conversation);
+    if (!status.ok()) return Refuse(call, status);
+  }
   auto tokens = (*generator)->RenderChat(request->chat);
   if (!tokens.ok()) return Refuse(call, tokens.status());
   std::string body;

@@ -64,6 +64,8 @@ absl::StatusOr<ParsedChat> ParseChat(std::string_view body) {
   ChatRequest& request = parsed.request;
   ReadModel(fields, request.model);
   ReadConversation(fields, body, request);
+  const json* choice = fields.Find("tool_choice");
+  parsed.forbids_calls = choice != nullptr && *choice == "none";
   ReadSampling(fields, request.params);
   ReadChatLimits(fields, request.params);
   ReadChatLogprobs(fields, request.params);

@@ -17,6 +17,7 @@ struct ParsedCompletion {
 
 struct ParsedChat {
   ChatRequest request;
+  bool forbids_calls = false;  // nor may an agent call tools of its own
   StreamChoices stream;
 };
 

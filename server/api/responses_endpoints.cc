@@ -9,7 +9,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
+#include "agent/offer_tools.h"
 #include "engine/load/model_info.h"
+#include "server/agents/agent_catalogue.h"
 #include "server/agents/agent_runs.h"
 #include "server/api/api_call.h"
 #include "server/api/run_stream.h"
@@ -97,9 +99,8 @@ std::string ItemList(const json& items, const ListQuestion& question) {
   return out;
 }
 
-RunLimits LimitsOf(const RunLimits& most, const ResponsesRequest& request) {
-  RunLimits limits = most;
-  limits.max_output_tokens = request.chat.params.max_tokens.value_or(0);
+RunLimits Tightened(RunLimits limits, const ResponsesRequest& request) {
+  limits.max_output_tokens = TighterLimit(limits.max_output_tokens, request.chat.params.max_tokens.value_or(0));
   if (request.max_tool_calls) limits.max_tool_calls = std::min(limits.max_tool_calls, *request.max_tool_calls);
   return limits;
 }
@@ -111,10 +112,12 @@ void ApiHandler::Responses(Call& call) {
   if (!generator.ok()) return Refuse(call, generator.status());
   auto request = ParseResponses(call.request.body, SourceOf(parts_.responses, call.tenant.name));
   if (!request.ok()) return Refuse(call, request.status());
-  auto model = parts_.state.ResolveModel(request->chat.model);
-  if (!model.ok()) return Refuse(call, WithErrorCode(WithErrorParam(model.status(), "model"), "model_not_found"));
-  auto selected = SelectTools(parts_.runs->tools(), *request);
+  auto answerer = ResolveAnswerer(call, request->chat.model);
+  if (!answerer.ok()) return Refuse(call, answerer.status());
+  const Agent* agent = answerer->agent.get();
+  auto selected = SelectTools(parts_.runs->tools(), *request, agent);
   if (!selected.ok()) return Refuse(call, selected.status());
+  if (agent != nullptr) ApplyAgent(*agent, request->chat);
   call.request.body = {};  // a long run should not hold it
 
   const ModelInfo& info = (*generator)->engine().model();
@@ -130,12 +133,12 @@ void ApiHandler::Responses(Call& call) {
                     .request = {.tools = selected->tools,
                                 .required_tools = RequiredTools(*request, *selected),
                                 .calls = request->chat.calls_once ? CallsPerTurn::kOne : CallsPerTurn::kAny,
-                                .limits = LimitsOf(parts_.runs->limits(), *request)}};
+                                .limits = Tightened(LimitsFor(agent), *request)}};
   auto run = std::make_shared<ResponseRun>(ResponseRunArgs{
       .out = out,
       .mode = request->mode,
       .events = {.id = id,
-                 .model = *std::move(model),
+                 .model = std::move(answerer->name),
                  .created = absl::ToUnixSeconds(absl::Now()),
                  .temperature = params.temperature.value_or(info.default_temperature.value_or(1.0f)),
                  .top_p = params.top_p.value_or(info.default_top_p.value_or(1.0f)),
@@ -166,6 +169,14 @@ void ApiHandler::ResponsesTokens(Call& call) {
   if (!generator.ok()) return Refuse(call, generator.status());
   auto request = ParseResponses(call.request.body, SourceOf(parts_.responses, call.tenant.name));
   if (!request.ok()) return Refuse(call, request.status());
+  auto answerer = ResolveAnswerer(call, request->chat.model);
+  if (!answerer.ok()) return Refuse(call, answerer.status());
+  auto selected = SelectTools(parts_.runs->tools(), *request, answerer->agent.get());
+  if (!selected.ok()) return Refuse(call, selected.status());
+  if (answerer->agent != nullptr) ApplyAgent(*answerer->agent, request->chat);
+  if (absl::Status status = OfferTools(selected->tools, request->chat.conversation); !status.ok()) {
+    return Refuse(call, status);
+  }
   auto tokens = (*generator)->RenderChat(request->chat);
   if (!tokens.ok()) return Refuse(call, tokens.status());
   std::string body;

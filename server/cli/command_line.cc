@@ -159,6 +159,7 @@ void AddToolFlags(CLI::App* app, ServeOptions& serve) {
   AddRepeatable(app, "--mcp-config", serve.mcp_config_files,
                 "A file with the tool servers (MCP, started as programs), as other programs have it: {\"mcpServers\": "
                 "{NAME: {\"command\", \"args\", \"env\"}}}; give it again for more");
+  Add(app, kGroup, "--agents", serve.agents_file, "YAML file that defines agents; SIGHUP reads it again");
   Add(app, kGroup, "--max-agent-runs", serve.max_runs, "Agent runs at once; beyond: 429")->check(CLI::Range(1, 65536));
   Add(app, kGroup, "--max-run-turns", limits.max_turns, "Answers of the model in one run")->check(CLI::Range(1, 10000));
   Add(app, kGroup, "--max-run-tool-calls", limits.max_tool_calls, "Calls of the server's tools in one run")

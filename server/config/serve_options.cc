@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/text/chat_template.h"
+#include "server/agents/agent_file.h"
 #include "server/auth/api_keys.h"
 #include "server/open_answer_store.h"
 
@@ -56,10 +57,20 @@ absl::Status CheckServeFiles(const ServeOptions& options) {
   }
   if (absl::Status status = CheckResponseCache(options.response_cache); !status.ok()) return status;
   if (absl::Status status = ReadToolServers(options).status(); !status.ok()) return status;
+  if (!options.agents_file.empty()) {
+    // Whether the tools are there shows when they are made.
+    auto agents = ReadAgents(options.agents_file, {.model_names = ModelNames(options), .limits = options.run_limits});
+    if (!agents.ok()) return agents.status();
+  }
   if (options.engine.chat_template.empty()) return absl::OkStatus();
   // Its own tokens and other files are only here if the model is.
   const std::string model = std::filesystem::exists(options.model) ? options.model : "/nonexistent";
   return LoadChatTemplate(model, options.engine.chat_template).status();
+}
+
+std::vector<std::string> ModelNames(const ServeOptions& options) {
+  if (!options.served_model_names.empty()) return options.served_model_names;
+  return {options.model};
 }
 
 void ApplyEnvironment(HubOptions& hub) {

@@ -47,6 +47,7 @@ struct ServeOptions {
   ToolOptions tools;               // that the server runs itself; its tool servers come from the next
   std::vector<std::string> mcp_config_files;
   RunLimits run_limits;       // of every agent run
+  std::string agents_file;    // defines agents; empty: there are none
   int max_runs = 256;         // at once; beyond: 429
   std::string data_dir;       // of what survives a restart: stored responses; empty: they are kept in memory
   double response_days = 30;  // how long a response of /v1/responses can be asked for
@@ -54,10 +55,13 @@ struct ServeOptions {
   bool checks_only = false;  // --check-config
 };
 
+// What clients may call the model; the first is what we call it.
+std::vector<std::string> ModelNames(const ServeOptions& options);
+
 // What the flags alone cannot say: both halves of TLS, names that are not empty, ...
 absl::Status CheckServeOptions(const ServeOptions& options);
-// Reads the small files that serving would read: keys, certificate and private key, chat template. The status says what
-// is wrong with which of them.
+// Reads the small files that serving would read: keys, certificate and private key, agents, chat template. The status
+// says what is wrong with which of them.
 absl::Status CheckServeFiles(const ServeOptions& options);
 
 // The environment, read in this file and nowhere else: HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE,

@@ -12,6 +12,7 @@ namespace millrace {
 struct MessagesRequest {
   ChatRequest chat;  // params.max_tokens is set, unless only a count was asked for
   AnswerMode mode = AnswerMode::kWhole;
+  bool forbids_calls = false;  // nor may an agent call tools of its own
   bool shows_thinking = true;
 };
 

@@ -95,7 +95,8 @@ std::vector<std::string> ReadToolList(JsonFields& fields, const TemplateDict& or
   return names;
 }
 
-void ReadToolChoice(JsonFields& fields, std::vector<std::string> names, ChatRequest& chat) {
+void ReadToolChoice(JsonFields& fields, std::vector<std::string> names, MessagesRequest& request) {
+  ChatRequest& chat = request.chat;
   const json* choice = fields.Find("tool_choice");
   if (choice == nullptr) return;
   if (!choice->is_object()) return fields.Fail("tool_choice", "must be an object", kInvalidType);
@@ -104,6 +105,7 @@ void ReadToolChoice(JsonFields& fields, std::vector<std::string> names, ChatRequ
   inner.Read("type", type);
   inner.Read("disable_parallel_tool_use", chat.calls_once);
   if (type == "none") {
+    request.forbids_calls = true;
     chat.conversation.tools = TemplateValue();
   } else if (type == "any") {
     if (names.empty()) inner.Fail("type", "needs 'tools'");
@@ -194,7 +196,7 @@ absl::StatusOr<MessagesRequest> ParseMessages(std::string_view body, MessagesPur
   request.mode = is_stream ? AnswerMode::kStream : AnswerMode::kWhole;
   ReadMessagesSampling(fields, purpose, request.chat.params);
   ReadMessageList(fields, in_order, conversation);
-  ReadToolChoice(fields, ReadToolList(fields, in_order, conversation), request.chat);
+  ReadToolChoice(fields, ReadToolList(fields, in_order, conversation), request);
   ReadThinking(fields, request);
   ReadOutputFormat(fields, in_order, request.chat.params);
   if (!fields.status().ok()) return fields.status();

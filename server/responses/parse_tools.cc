@@ -132,6 +132,7 @@ class ToolsReader {
 
   void ReadMode(const std::string& mode, const char* name) {
     if (mode == "none") {
+      request_.forbids_calls = true;
       KeepOnly({}, {}, false);
     } else if (mode == "required") {
       if (functions_.empty() && request_.tool_servers.empty() && !request_.has_code_interpreter) {

@@ -61,6 +61,8 @@ std::string ErrorCode(const absl::Status& status) {
   return absl::IsInvalidArgument(status) ? "invalid_prompt" : "server_error";
 }
 
+}  // namespace
+
 // incomplete_details.reason: OpenAI knows the first alone, but names of our own tell more than a failure would.
 std::string_view IncompleteReason(RunEnd end) {
   switch (end) {
@@ -79,8 +81,6 @@ std::string_view IncompleteReason(RunEnd end) {
       return "";
   }
 }
-
-}  // namespace
 
 void ResponseEvents::Begin() {
   EmitResponse("response.created");

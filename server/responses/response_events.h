@@ -13,6 +13,9 @@
 
 namespace millrace {
 
+// Which limit cut a run off, as clients are told; "" where none did.
+std::string_view IncompleteReason(RunEnd end);
+
 // How a call of one of our tools is shown.
 struct CallLook {
   bool is_code = false;  // a code_interpreter_call, whose code is the argument "code"

@@ -28,7 +28,8 @@ struct ResponsesRequest {
   std::vector<ToolServerChoice> tool_servers;
   std::set<std::string> listed_servers;  // labels whose tools the conversation has listed already
   bool has_code_interpreter = false;
-  bool must_call = false;  // one of chat.required_tools, or where that is empty, of all that is offered
+  bool forbids_calls = false;  // nor may an agent call tools of its own
+  bool must_call = false;      // one of chat.required_tools, or where that is empty, of all that is offered
   std::optional<int32_t> max_tool_calls;
   bool shows_encrypted_reasoning = false;
   bool shows_code_outputs = false;

@@ -91,8 +91,21 @@ std::vector<ToolListing> ListServers(const ToolSet& set, const ResponsesRequest&
 
 }  // namespace
 
-absl::StatusOr<SelectedTools> SelectTools(const ToolSet& set, const ResponsesRequest& request) {
+absl::StatusOr<SelectedTools> SelectTools(const ToolSet& set, const ResponsesRequest& request, const Agent* agent) {
   SelectedTools selected;
+  if (agent != nullptr) {
+    if (request.has_code_interpreter || !request.tool_servers.empty()) {
+      return ParamError("tools",
+                        absl::StrCat("the agent '", agent->name, "' has tools of its own: only functions can be added"),
+                        kUnsupportedValue);
+    }
+    if (request.forbids_calls) return selected;
+    for (const std::shared_ptr<Tool>& tool : agent->tools) {
+      const ServedTool* served = set.FindServed(tool->name());
+      Take(tool, {.label = served->server, .name = served->name}, selected);
+    }
+    return selected;
+  }
   if (request.has_code_interpreter) {
     std::shared_ptr<Tool> python = set.Find(kPython);
     if (python == nullptr) return Missing(set, kOwnToolServer, kPython);

@@ -3,18 +3,21 @@
 // The whole HTTP front over a FakeEngine, and a client for JSON requests. One thread of the test.
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/agents/agent_catalogue.h"
 #include "server/agents/agent_runs.h"
 #include "server/api/api_handler.h"
 #include "server/request_observer.h"
 #include "server/storage/response_store.h"
 #include "tests/server/fake_engine.h"
 #include "tests/server/raw_client.h"
+#include "tests/server/scratch_dir.h"
 
 namespace millrace {
 
@@ -35,7 +38,6 @@ struct ApiFixture {
     state.SetGenerator(Generator::Create(*engine, observer.get(), Generator::Options{}));
     state.SetHealth(EngineHealth::kReady);
     api_options.version = "1.2.3";
-    runs = std::make_unique<AgentRuns>(*ToolSet::Create({}), AgentRuns::Options{}, nullptr);
     responses = *ResponseStore::Open({});
     handler = std::make_unique<ApiHandler>(ApiParts{.state = state,
                                                     .keys = keys,
@@ -44,6 +46,7 @@ struct ApiFixture {
                                                     .transport_stats = nullptr,
                                                     .usage = &usage,
                                                     .runs = runs.get(),
+                                                    .agents = &agents,
                                                     .responses = responses.get()},
                                            api_options);
     HttpServerOptions http{.host = "127.0.0.1", .port = 0, .num_io_threads = 2, .limits = limits};
@@ -95,6 +98,13 @@ struct ApiFixture {
     return events;
   }
 
+  // Puts the agents of the YAML text in the place of those before. The status says what is wrong with it.
+  absl::Status DefineAgents(const std::string& yaml) {
+    std::ofstream(folder.path() + "/agents.yaml") << yaml;
+    return agents.Load();
+  }
+
+  ScratchDir folder;
   std::atomic<int64_t> seconds{1'000'000};  // the clock of keys and usage: it stands still unless a test moves it
   Clock clock = [this] { return absl::FromUnixSeconds(seconds); };
   std::unique_ptr<FakeEngine> engine;
@@ -104,7 +114,9 @@ struct ApiFixture {
   std::unique_ptr<Metrics> metrics;
   std::unique_ptr<Log> log;
   std::unique_ptr<RequestObserver> observer;
-  std::unique_ptr<AgentRuns> runs;
+  std::unique_ptr<AgentRuns> runs = std::make_unique<AgentRuns>(*ToolSet::Create({}), AgentRuns::Options{}, nullptr);
+  AgentCatalogue agents{folder.path() + "/agents.yaml",
+                        {.model_names = state.model_names(), .limits = runs->limits(), .tools = &runs->tools()}};
   std::unique_ptr<ResponseStore> responses;
   std::unique_ptr<ApiHandler> handler;
   std::unique_ptr<HttpServer> server;

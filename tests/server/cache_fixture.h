@@ -32,6 +32,7 @@ struct CacheFixture {
                                                     .metrics = *metrics,
                                                     .log = *log,
                                                     .transport_stats = nullptr,
+                                                    .agents = &agents,
                                                     .response_cache = cache.get()},
                                            api_options);
     server = *HttpServer::Start(HttpServerOptions{.host = "127.0.0.1", .port = 0, .num_io_threads = 2}, *handler);
@@ -78,6 +79,7 @@ struct CacheFixture {
   std::shared_ptr<Generator> generator;
   ServerState state{{"fake", "alias"}};
   ApiKeys keys;
+  AgentCatalogue agents{"", {}};  // none
   std::unique_ptr<ApiHandler> handler;
   std::unique_ptr<HttpServer> server;
 };

@@ -115,9 +115,14 @@ std::string PromptsOf(const ApiFixture& f, const std::string& tenant) {
   return text;
 }
 
+constexpr char kAgents[] =
+    "agents:\n- {name: agent-of-a, description: what tenant a alone may read, instructions: what tenant a alone may "
+    "read, tenants: [a]}\n";
+
 struct Tenants {
   Tenants() {
     REQUIRE(f.keys.AddText(kKeys, "keys").ok());
+    REQUIRE(f.DefineAgents(kAgents).ok());
     document = f.Call("GET", "/openapi.json", "", KeyHeader("key-a")).json;
     operations = OperationsOf(document);
     REQUIRE(operations.size() >= 14);
@@ -163,7 +168,9 @@ TEST_CASE("Isolation: another tenant's key finds nothing, whatever the route and
     const JsonReply reply = t.As("key-a", operation, "", operation.Body(t.document, kOwnText));
     CollectIds(reply.json, ids);
   }
-  CHECK(ids.size() > invented.size());
+  CollectIds(t.As("key-a", {"GET", "/v1/agents", {}}, "", "").json, ids);
+  CHECK(ids.contains("agent-of-a"));
+  CHECK(ids.size() > invented.size() + 1);
   REQUIRE(PromptsOf(t.f, "a").find(kOwnText) != std::string::npos);
   for (const Operation& operation : t.operations) {
     const json schema = operation.Schema();
@@ -181,7 +188,7 @@ TEST_CASE("Isolation: another tenant's key finds nothing, whatever the route and
     // Bodies that name something of the other tenant's.
     if (!schema.is_object()) continue;
     for (const char* field :
-         {"previous_response_id", "conversation", "session_id", "session", "run_id", "response_id"}) {
+         {"model", "previous_response_id", "conversation", "session_id", "session", "run_id", "response_id"}) {
       for (const std::string& id : ids) {
         if (invented.contains(id)) continue;
         json body = json::parse(operation.Body(t.document, "mine"), nullptr, false);

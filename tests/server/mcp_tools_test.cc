@@ -209,6 +209,18 @@ TEST_CASE("SelectTools: a label gives its own server's tools and no other's", "[
   }
 }
 
+TEST_CASE("SelectTools: an agent's tools are shown as their servers'", "[mcp]") {
+  const ToolSet set = SomeTools();
+  const Agent agent{.name = "a", .tools = {set.Find("shop__sell"), set.Find("clock")}};
+  const auto selected = SelectTools(set, {}, &agent);
+  CHECK(NamesOf(*selected) == std::vector<std::string>{"shop__sell", "clock"});
+  CHECK(selected->looks.at("shop__sell").label == "shop");
+  CHECK(selected->looks.at("shop__sell").name == "sell");
+  CHECK(selected->looks.at("clock").label == kOwnToolServer);
+  CHECK(NamesOf(*SelectTools(set, {.forbids_calls = true}, &agent)).empty());
+  CHECK_FALSE(SelectTools(set, {.tool_servers = {{.label = "shop"}}}, &agent).ok());
+}
+
 TEST_CASE("Responses: what a server offers is shown before everything else, in whole answers and streams", "[mcp]") {
   for (const bool is_stream : {false, true}) {
     std::vector<json> events;
