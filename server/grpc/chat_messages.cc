@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/grpc/chat_messages.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
+#include "engine/grammar/json_schema.h"
 #include "engine/text/template_json.h"
 #include "server/wire/api_error.h"
 #include "server/wire/json_writer.h"
@@ -49,6 +53,7 @@ absl::StatusOr<ChatMessage> ReadMessage(const v1::ChatMessage& message) {
   if (!message.content().empty() || message.tool_calls().empty()) read.content = message.content();
   read.name = message.name();
   read.tool_call_id = message.tool_call_id();
+  read.reasoning_content = message.reasoning();
   for (const v1::ToolCall& call : message.tool_calls()) {
     if (call.name().empty()) return ParamError("messages", "a tool call needs a name", kMissingParameter);
     read.tool_calls.push_back({.id = call.id(), .name = call.name(), .arguments = call.arguments()});
@@ -82,6 +87,44 @@ absl::StatusOr<Conversation> ReadConversation(const google::protobuf::RepeatedPt
     conversation.template_variables = *std::move(value);
   }
   return conversation;
+}
+
+absl::Status ReadToolChoice(const v1::ToolChoice& choice, std::vector<std::string> names, ChatRequest& request) {
+  constexpr char kField[] = "tool_choice";
+  if (choice.has_function()) {
+    if (std::find(names.begin(), names.end(), choice.function()) == names.end()) {
+      return ParamError(kField, "names a tool that is not offered");
+    }
+    request.required_tools = {choice.function()};
+    request.calls_once = true;
+    return absl::OkStatus();
+  }
+  switch (choice.mode()) {
+    case v1::ToolChoice::MODE_UNSPECIFIED:
+    case v1::ToolChoice::MODE_AUTO:
+      return absl::OkStatus();
+    case v1::ToolChoice::MODE_NONE:
+      request.conversation.tools = TemplateValue();
+      return absl::OkStatus();
+    case v1::ToolChoice::MODE_REQUIRED:
+      if (names.empty()) return ParamError(kField, "needs tools");
+      request.required_tools = std::move(names);
+      return absl::OkStatus();
+    default:
+      return ParamError(kField, absl::StrCat("has no mode ", static_cast<int>(choice.mode())));
+  }
+}
+
+absl::Status ReadResponseFormat(const v1::ResponseFormat& format, GenerationParams& params) {
+  constexpr char kField[] = "response_format";
+  if (format.has_json_object() && format.json_object()) params.grammar = AnyJsonObject();
+  if (!format.has_json_schema()) return absl::OkStatus();
+  auto schema = ParseObject(format.json_schema(), kField);
+  if (!schema.ok()) return schema.status();
+  auto grammar = CompileJsonSchema(*schema);
+  if (!grammar.ok()) return ParamError(kField, std::string(grammar.status().message()), kUnsupportedValue);
+  params.grammar = *std::move(grammar);
+  return absl::OkStatus();
 }
 
 }  // namespace millrace

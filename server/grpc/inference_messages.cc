@@ -185,6 +185,12 @@ absl::StatusOr<ChatRequest> FromMessage(const v1::ChatRequest& message) {
   request.conversation = *std::move(conversation);
   request.params = ReadSampling(message.sampling());
   if (absl::Status status = CheckParams(request.params); !status.ok()) return status;
+  request.calls_once = message.has_parallel_tool_calls() && !message.parallel_tool_calls();
+  std::vector<std::string> names;
+  for (const v1::Tool& tool : message.tools()) names.push_back(tool.name());
+  if (absl::Status status = ReadToolChoice(message.tool_choice(), std::move(names), request); !status.ok()) {
+    return status;
+  }
   return request;
 }
 

@@ -14,6 +14,7 @@ namespace millrace {
 // The ranges that HTTP's JSON reader checks too: a typed message can hold any number.
 absl::Status CheckParams(const GenerationParams& params);
 
+// But for the response_format, whose schema takes a while to compile (ReadResponseFormat).
 absl::StatusOr<CompletionRequest> FromMessage(const v1::GenerateRequest& message);
 absl::StatusOr<ChatRequest> FromMessage(const v1::ChatRequest& message);
 absl::StatusOr<EmbeddingRequest> FromMessage(const v1::EmbedRequest& message);

@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/grpc/inference_service.h"
 
+#include <functional>
 #include <memory>
 #include <utility>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "engine/load/model_info.h"
 #include "engine/text/tokenizer.h"
 #include "server/api/answer.h"
+#include "server/grpc/chat_messages.h"
 #include "server/grpc/generation_job.h"
 #include "server/grpc/inference_messages.h"
+#include "server/grpc/parsed_output.h"
 #include "server/grpc/pumped_reactor.h"
 #include "server/grpc/unary_call.h"
+#include "server/pipeline/tool_calling.h"
 #include "server/wire/api_error.h"
 
 namespace millrace {
@@ -19,21 +24,27 @@ namespace {
 
 constexpr int kMaxDetokenized = 4 << 20;
 
+// What a method of the service is beside the others: how a request runs, and how a delta is told.
+template <typename Request, typename Response>
+struct StreamedMethod {
+  const char* endpoint;
+  std::function<absl::StatusOr<std::unique_ptr<Generation>>(Generator&, const Caller&, Request&, DeltaSink)> run;
+  std::function<void(const TextDelta&, Response*)> tell;
+};
+
 // Generate and Chat: one generation, streamed.
-template <typename Message, typename Response>
+template <typename Message, typename Request, typename Response>
 class GenerationStream final : public PumpedReactor<grpc::ServerWriteReactor<Response>, Response> {
  public:
-  explicit GenerationStream(grpc::CallbackServerContext* context)
-      : PumpedReactor<grpc::ServerWriteReactor<Response>, Response>(context) {}
+  using Method = StreamedMethod<Request, Response>;
+  GenerationStream(grpc::CallbackServerContext* context, Method method)
+      : PumpedReactor<grpc::ServerWriteReactor<Response>, Response>(context), method_(std::move(method)) {}
 
-  // `method`: Generator::Complete or Generator::Chat.
-  template <typename Method>
-  static grpc::ServerWriteReactor<Response>* Begin(const GrpcBackend& backend, CallGate& gate, const char* endpoint,
-                                                   grpc::CallbackServerContext* context, const Message& message,
-                                                   Method method) {
-    auto call = std::make_shared<GenerationStream>(context);
-    Caller caller = MakeCaller(context, endpoint);
-    const absl::Status status = call->Prepare(call, backend, gate, caller, message, method);
+  static grpc::ServerWriteReactor<Response>* Begin(const GrpcBackend& backend, CallGate& gate, Method method,
+                                                   grpc::CallbackServerContext* context, const Message& message) {
+    auto call = std::make_shared<GenerationStream>(context, std::move(method));
+    Caller caller = MakeCaller(context, call->method_.endpoint);
+    const absl::Status status = call->Prepare(call, backend, gate, caller, message);
     if (!status.ok()) NoteRefusal(backend, caller, status);
     if (!status.ok()) call->End(status);
     call->Own(call);
@@ -41,9 +52,8 @@ class GenerationStream final : public PumpedReactor<grpc::ServerWriteReactor<Res
   }
 
  private:
-  template <typename Method>
   absl::Status Prepare(const std::shared_ptr<GenerationStream>& self, const GrpcBackend& backend, CallGate& gate,
-                       Caller& caller, const Message& message, Method method) {
+                       Caller& caller, const Message& message) {
     absl::Status allowed = Authorize(*this->context(), backend.keys, Access::kInfer, caller);
     if (!allowed.ok()) return allowed;
     if (absl::Status status = gate.Enter(); !status.ok()) return status;
@@ -57,9 +67,13 @@ class GenerationStream final : public PumpedReactor<grpc::ServerWriteReactor<Res
         GenerationJob::Listener{.on_delta = [self](TextDelta&& delta) { return self->OnDelta(delta); },
                                 .on_end = [self](const absl::Status& status,
                                                  const GenerationTotals& totals) { self->OnEnd(status, totals); }});
+    // A schema is compiled on the worker.
     job_->Start(caller,
-                [method, request = *std::move(request)](Generator& generator, const Caller& from, DeltaSink sink) {
-                  return (generator.*method)(from, request, std::move(sink));
+                [run = method_.run, request = *std::move(request), format = message.response_format()](
+                    Generator& generator, const Caller& from,
+                    DeltaSink sink) mutable -> absl::StatusOr<std::unique_ptr<Generation>> {
+                  if (absl::Status status = ReadResponseFormat(format, request.params); !status.ok()) return status;
+                  return run(generator, from, request, std::move(sink));
                 });
     return absl::OkStatus();
   }
@@ -67,7 +81,7 @@ class GenerationStream final : public PumpedReactor<grpc::ServerWriteReactor<Res
   bool OnDelta(const TextDelta& delta) {
     if (!FinishStatus(delta.finish).ok()) return true;  // the call's status will tell
     Response response;
-    ToMessage(delta, &response);
+    method_.tell(delta, &response);
     return this->Push(std::move(response));
   }
 
@@ -89,6 +103,7 @@ class GenerationStream final : public PumpedReactor<grpc::ServerWriteReactor<Res
     if (job_ != nullptr) job_->Cancel();
   }
 
+  const Method method_;
   std::shared_ptr<GenerationJob> job_;  // constant once the reactor is gRPC's
 };
 
@@ -196,14 +211,37 @@ class WorkerCall final : public UnaryCall {
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(grpc::CallbackServerContext* context,
                                                                            const v1::GenerateRequest* request) {
-  return GenerationStream<v1::GenerateRequest, v1::GenerateResponse>::Begin(backend_, gate_, "grpc.generate", context,
-                                                                            *request, &Generator::Complete);
+  using Stream = GenerationStream<v1::GenerateRequest, CompletionRequest, v1::GenerateResponse>;
+  const Stream::Method method{
+      .endpoint = "grpc.generate",
+      .run = [](Generator& generator, const Caller& caller, CompletionRequest& completion,
+                DeltaSink sink) { return generator.Complete(caller, completion, std::move(sink)); },
+      .tell = [](const TextDelta& delta, v1::GenerateResponse* response) { ToMessage(delta, response); }};
+  return Stream::Begin(backend_, gate_, method, context, *request);
 }
 
 grpc::ServerWriteReactor<v1::ChatResponse>* InferenceService::Chat(grpc::CallbackServerContext* context,
                                                                    const v1::ChatRequest* request) {
-  return GenerationStream<v1::ChatRequest, v1::ChatResponse>::Begin(backend_, gate_, "grpc.chat", context, *request,
-                                                                    &Generator::Chat);
+  using Stream = GenerationStream<v1::ChatRequest, ChatRequest, v1::ChatResponse>;
+  Stream::Method method{.endpoint = "grpc.chat",
+                        .run = [](Generator& generator, const Caller& caller, ChatRequest& chat,
+                                  DeltaSink sink) { return generator.Chat(caller, chat, std::move(sink)); },
+                        .tell = [](const TextDelta& delta, v1::ChatResponse* response) { ToMessage(delta, response); }};
+  if (request->parse_output()) {
+    auto output = std::make_shared<ParsedOutput>();
+    method.run = [output](Generator& generator, const Caller& caller, ChatRequest& chat,
+                          DeltaSink sink) -> absl::StatusOr<std::unique_ptr<Generation>> {
+      // How an answer is to be read depends on the prompt's end, and deltas may come before Chat has returned.
+      auto prompt = generator.RenderChat(chat);
+      if (!prompt.ok()) return prompt.status();
+      chat.prompt = *std::move(prompt);
+      output->Begin(ParserOptions(generator.engine(), chat, chat.prompt), chat.params.num_choices,
+                    absl::GetCurrentTimeNanos());
+      return generator.Chat(caller, chat, std::move(sink));
+    };
+    method.tell = [output](const TextDelta& delta, v1::ChatResponse* response) { output->Fill(delta, response); };
+  }
+  return Stream::Begin(backend_, gate_, std::move(method), context, *request);
 }
 
 grpc::ServerUnaryReactor* InferenceService::Embed(grpc::CallbackServerContext* context, const v1::EmbedRequest* request,
