@@ -314,7 +314,9 @@ class App {
                            .num_workers = options_.num_workers,
                            .version = MillraceVersion()};
     if (!options_.certificate_file.empty()) grpc.tls = TlsConfig{options_.certificate_file, options_.key_file};
-    auto server = GrpcServer::Start(grpc, {.state = state_, .keys = keys_, .observer = observer_.get()});
+    auto server = GrpcServer::Start(
+        grpc,
+        {.state = state_, .keys = keys_, .observer = observer_.get(), .runs = runs_.get(), .agents = agents_.get()});
     if (!server.ok()) return server.status();
     grpc_ = *std::move(server);
     log_->Info("listening for gRPC", {{"host", grpc.host}, {"port", int64_t{grpc_->port()}}});

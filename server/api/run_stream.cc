@@ -5,18 +5,6 @@
 
 namespace millrace {
 
-void RunStream::Switch::Connect(std::shared_ptr<Cancellation> cancellation) {
-  absl::MutexLock lock(&mu_);
-  cancellation_ = std::move(cancellation);
-  if (is_pulled_) cancellation_->Cancel();
-}
-
-void RunStream::Switch::Pull() {
-  absl::MutexLock lock(&mu_);
-  is_pulled_ = true;
-  if (cancellation_ != nullptr) cancellation_->Cancel();
-}
-
 void RunStream::Write(std::string_view bytes) {
   if (!std::exchange(has_begun_, true)) writer_->BeginStream(options_);
   if (!writer_->Write(bytes)) switch_->Pull();

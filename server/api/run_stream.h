@@ -6,9 +6,8 @@
 #include <string>
 #include <string_view>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "agent/cancellation.h"
+#include "server/agents/run_switch.h"
 #include "server/http/http_server.h"
 
 namespace millrace {
@@ -17,7 +16,7 @@ class RunStream {
  public:
   // `options`: of the stream, if it comes to one.
   RunStream(std::shared_ptr<ResponseWriter> writer, StreamOptions options)
-      : writer_(std::move(writer)), options_(std::move(options)), switch_(std::make_shared<Switch>()) {}
+      : writer_(std::move(writer)), options_(std::move(options)), switch_(std::make_shared<RunSwitch>()) {}
 
   // The first call begins the stream.
   void Write(std::string_view bytes);
@@ -30,21 +29,9 @@ class RunStream {
   void CancelOnClose(std::shared_ptr<Cancellation> cancellation);
 
  private:
-  // The client may be gone before the run that is to be cancelled is known.
-  class Switch {
-   public:
-    void Connect(std::shared_ptr<Cancellation> cancellation);
-    void Pull();
-
-   private:
-    absl::Mutex mu_;
-    std::shared_ptr<Cancellation> cancellation_ ABSL_GUARDED_BY(mu_);
-    bool is_pulled_ ABSL_GUARDED_BY(mu_) = false;
-  };
-
   const std::shared_ptr<ResponseWriter> writer_;
   const StreamOptions options_;
-  const std::shared_ptr<Switch> switch_;
+  const std::shared_ptr<RunSwitch> switch_;
   bool has_begun_ = false;
 };
 

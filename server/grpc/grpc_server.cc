@@ -15,6 +15,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/grpc/agents_service.h"
 #include "server/grpc/grpc_backend.h"
 #include "server/grpc/health_reporter.h"
 #include "server/grpc/inference_service.h"
@@ -85,7 +86,9 @@ class GrpcServerImpl final : public GrpcServer {
         gate_(options.limits.max_calls),
         stream_gate_(options.limits.max_infer_streams),
         inference_(backend_, gate_),
-        kserve_(backend_, gate_, stream_gate_) {}
+        kserve_(backend_, gate_, stream_gate_) {
+    if (parts.runs != nullptr) agents_ = std::make_unique<AgentsService>(backend_, gate_, *parts.runs, *parts.agents);
+  }
   ~GrpcServerImpl() override {
     Shutdown(absl::InfinitePast());
     // What workers and delivery threads still hold of calls refers to the gates and the backend.
@@ -105,6 +108,7 @@ class GrpcServerImpl final : public GrpcServer {
     ApplyLimits(options_.limits, builder);
     builder.RegisterService(&inference_);
     builder.RegisterService(&kserve_);
+    if (agents_ != nullptr) builder.RegisterService(agents_.get());
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port_ == 0) return absl::UnavailableError(absl::StrCat("cannot listen on ", address));
     health_ = std::make_unique<HealthReporter>(
@@ -141,6 +145,7 @@ class GrpcServerImpl final : public GrpcServer {
   CallGate stream_gate_;
   InferenceService inference_;
   KserveService kserve_;
+  std::unique_ptr<AgentsService> agents_;
   int port_ = 0;
   absl::Mutex shutdown_mu_;
   std::unique_ptr<grpc::Server> server_;

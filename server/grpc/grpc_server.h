@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// The gRPC front door on its own port: millrace.v1.Inference, KServe v2, grpc.health.v1 and reflection. It has gRPC's
-// own threads and a few workers; nothing here blocks them. Thread-safe.
+// The gRPC front door on its own port: millrace.v1.Inference and Agents, KServe v2, grpc.health.v1 and reflection. It
+// has gRPC's own threads and a few workers; nothing here blocks them. Thread-safe.
 //
 // Not for the open internet: Debian's gRPC predates the upstream remedy against rapid resets of HTTP/2 streams.
 #include <memory>
@@ -16,6 +16,9 @@
 #include "server/pipeline/server_state.h"
 
 namespace millrace {
+
+class AgentCatalogue;
+class AgentRuns;
 
 struct GrpcLimits {
   int max_message_bytes = 32 << 20;  // of a request; beyond: ResourceExhausted
@@ -46,7 +49,9 @@ struct GrpcServerOptions {
 struct GrpcParts {
   const ServerState& state;
   const ApiKeys& keys;
-  RequestObserver* observer = nullptr;  // hears of refused requests; may be null
+  RequestObserver* observer = nullptr;     // hears of refused requests; may be null
+  AgentRuns* runs = nullptr;               // what millrace.v1.Agents starts; null: without that service
+  const AgentCatalogue* agents = nullptr;  // not null where `runs` is not
 };
 
 class GrpcServer {

@@ -9,7 +9,7 @@ namespace millrace {
 namespace {
 
 // "" (the server as a whole) is reported by SetServingStatus(bool) too.
-constexpr const char* kServices[] = {"millrace.v1.Inference", "inference.GRPCInferenceService"};
+constexpr const char* kServices[] = {"millrace.v1.Inference", "millrace.v1.Agents", "inference.GRPCInferenceService"};
 
 }  // namespace
 

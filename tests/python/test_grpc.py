@@ -20,19 +20,19 @@ def stubs(tmp_path_factory):
     if not protoc or not plugin:
         pytest.skip("protoc or grpc_python_plugin is not installed")
     out = tmp_path_factory.mktemp("stubs")
-    files = ["millrace/v1/inference.proto", "kserve/v2/inference.proto"]
+    files = ["millrace/v1/inference.proto", "millrace/v1/agents.proto", "kserve/v2/inference.proto"]
     subprocess.run([protoc, "-I", str(ROOT / "proto"), f"--python_out={out}", f"--grpc_python_out={out}",
                     f"--plugin=protoc-gen-grpc_python={plugin}", *files], check=True)
     sys.path.insert(0, str(out))
     try:
-        from millrace.v1 import inference_pb2, inference_pb2_grpc
+        from millrace.v1 import agents_pb2, agents_pb2_grpc, inference_pb2, inference_pb2_grpc
         try:  # tritonclient has the same package `inference`, and a process can hold only one
             from tritonclient.grpc import service_pb2 as kserve_pb2, service_pb2_grpc as kserve_grpc
         except ImportError:
             from kserve.v2 import inference_pb2 as kserve_pb2, inference_pb2_grpc as kserve_grpc
     finally:
         sys.path.remove(str(out))
-    return inference_pb2, inference_pb2_grpc, kserve_pb2, kserve_grpc
+    return inference_pb2, inference_pb2_grpc, kserve_pb2, kserve_grpc, agents_pb2, agents_pb2_grpc
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,50 @@ def test_the_same_text_over_http_and_grpc(stubs, channel, server):
     messages = pb_grpc.InferenceStub(channel).Generate(
         pb.GenerateRequest(text=body["prompt"], sampling=pb.SamplingParams(temperature=0, max_tokens=12)), timeout=60)
     assert "".join(message.text for message in messages) == over_http
+
+
+def test_an_answer_comes_apart_as_over_http(stubs, channel):
+    pb, pb_grpc = stubs[:2]
+    stub = pb_grpc.InferenceStub(channel)
+    request = chat_request(pb, "What is 4821 times 37?", temperature=0, max_tokens=80)
+    request.tools.add(name="calculator", description="Evaluates an arithmetic expression.",
+                      parameters='{"type": "object", "properties": {"expression": {"type": "string"}}, "required": ["expression"]}')
+    raw = "".join(message.content for message in stub.Chat(request, timeout=60))
+    assert "<tool_call>" in raw
+    request.parse_output = True
+    parsed = list(stub.Chat(request, timeout=60))
+    calls = [call for message in parsed for call in message.tool_calls]
+    assert [call.name for call in calls] == ["calculator"] and "4821 * 37" in calls[0].arguments
+    assert "<tool_call>" not in "".join(message.content for message in parsed)
+    assert pb.FINISH_REASON_TOOL_CALLS in [message.finish_reason for message in parsed]
+    request.tool_choice.mode = pb.ToolChoice.MODE_NONE
+    assert not any(message.tool_calls for message in stub.Chat(request, timeout=60))
+
+
+def test_an_answer_satisfies_its_schema(stubs, channel):
+    import json
+    pb, pb_grpc = stubs[:2]
+    request = chat_request(pb, "A city, please.", temperature=0.9, seed=3, max_tokens=80)
+    request.response_format.json_schema = json.dumps({
+        "type": "object", "properties": {"city": {"type": "string", "maxLength": 9}}, "required": ["city"]})
+    answer = json.loads("".join(message.content for message in pb_grpc.InferenceStub(channel).Chat(request, timeout=60)))
+    assert list(answer) == ["city"] and len(answer["city"]) <= 9
+
+
+def test_a_run_calls_a_tool_and_answers(stubs, channel):
+    pb, agents, agents_grpc = stubs[0], stubs[4], stubs[5]
+    request = agents.StartRunRequest(messages=[pb.ChatMessage(role="user", content="What is 4821 times 37?")],
+                                     server_tools=["calculator"], sampling=pb.SamplingParams(temperature=0))
+    events = list(agents_grpc.AgentsStub(channel).StartRun(request, timeout=60))
+    kinds = [event.WhichOneof("event") for event in events]
+    assert kinds[0] == "turn_began" and kinds[-1] == "run_ended"
+    [answered] = [event.call_answered for event in events if event.WhichOneof("event") == "call_answered"]
+    assert answered.text == str(4821 * 37) and not answered.is_error
+    ended = events[-1].run_ended
+    assert ended.end == agents.RUN_END_ANSWERED and ended.turns == 2 and ended.usage.cached_tokens > 0
+    text = "".join(event.text for event in events if event.turn == 1)
+    assert str(4821 * 37) in text and ended.messages[-1].content == text
+    assert not agents_grpc.AgentsStub(channel).ListAgents(agents.ListAgentsRequest(), timeout=30).agents
 
 
 def test_tokens_embeddings_models(stubs, channel):
@@ -137,7 +181,7 @@ def test_many_streams_equal_their_solo_runs(stubs, channel):
 
 
 def test_kserve_infer_and_stream(stubs, channel):
-    kserve, kserve_grpc = stubs[2:]
+    kserve, kserve_grpc = stubs[2:4]
     stub = kserve_grpc.GRPCInferenceServiceStub(channel)
     assert stub.ServerReady(kserve.ServerReadyRequest(), timeout=30).ready
     assert stub.ModelReady(kserve.ModelReadyRequest(name="millrace-tiny"), timeout=30).ready
@@ -217,7 +261,7 @@ def test_reflection_names_services_and_gives_their_files(channel):
     listed, described = list(ask(iter([b"\x3a\x00", b"\x22" + bytes([len(symbol)]) + symbol]), timeout=30))
     services = {dict(fields(service))[1].decode()
                 for number, group in fields(listed) if number == 6 for _, service in fields(group)}
-    assert {"millrace.v1.Inference", "inference.GRPCInferenceService", "grpc.health.v1.Health"} <= services
+    assert {"millrace.v1.Inference", "millrace.v1.Agents", "inference.GRPCInferenceService", "grpc.health.v1.Health"} <= services
     from google.protobuf import descriptor_pb2
     files = [descriptor_pb2.FileDescriptorProto.FromString(file)
              for number, group in fields(described) if number == 4 for _, file in fields(group)]
