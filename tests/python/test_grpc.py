@@ -271,7 +271,7 @@ def test_reflection_names_services_and_gives_their_files(channel):
 
 def test_health_is_serving(channel):
     check = channel.unary_unary("/grpc.health.v1.Health/Check", request_serializer=bytes, response_deserializer=bytes)
-    for service in (b"", b"millrace.v1.Inference", b"inference.GRPCInferenceService"):
+    for service in (b"", b"millrace.v1.Inference", b"millrace.v1.Agents", b"inference.GRPCInferenceService"):
         request = b"\x0a" + bytes([len(service)]) + service if service else b""
         for _ in range(100):  # it is told of the engine's health twice a second
             if check(request, timeout=30) == b"\x08\x01":

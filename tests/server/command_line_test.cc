@@ -216,6 +216,18 @@ TEST_CASE("DescriptorLimit: the soft limit is raised as far as needed, connectio
   CHECK(FittingConnections(5, 1 << 20) == 5);
 }
 
+TEST_CASE("CommandLine: a file of agents is checked, but for tools, which are not made yet", "[cli]") {
+  const TempFile good("agents: [{name: a, tools: [of_a_tool_server]}]"), taken("agents:\n- name: m");
+  const auto line = ParseCommandLine({"serve", "m", "--agents", good.path()});
+  REQUIRE(line.ok());
+  CHECK(line->serve.agents_file == good.path());
+  CHECK(CheckServeFiles(line->serve).ok());
+  const absl::Status fault = CheckServeFiles({.model = "m", .agents_file = taken.path()});
+  CHECK(fault.message() == taken.path() + ":2: 'm' is the name of a model");
+  CHECK(CheckServeFiles({.model = "x", .agents_file = taken.path()}).ok());
+  CHECK_FALSE(CheckServeFiles({.model = "m", .agents_file = "/nonexistent"}).ok());
+}
+
 TEST_CASE("CommandLine: the files that serving reads are checked", "[cli]") {
   const auto fault = [](const ServeOptions& options) { return std::string(CheckServeFiles(options).message()); };
   CHECK(CheckServeFiles({.model = "m"}).ok());
