@@ -134,27 +134,29 @@ void ApiHandler::Responses(Call& call) {
                                 .required_tools = RequiredTools(*request, *selected),
                                 .calls = request->chat.calls_once ? CallsPerTurn::kOne : CallsPerTurn::kAny,
                                 .limits = Tightened(LimitsFor(agent), *request)}};
-  auto run = std::make_shared<ResponseRun>(ResponseRunArgs{
-      .out = out,
-      .mode = request->mode,
-      .events = {.id = id,
-                 .model = std::move(answerer->name),
-                 .created = absl::ToUnixSeconds(absl::Now()),
-                 .temperature = params.temperature.value_or(info.default_temperature.value_or(1.0f)),
-                 .top_p = params.top_p.value_or(info.default_top_p.value_or(1.0f)),
-                 .echo = std::move(request->echo),
-                 .shows_encrypted_reasoning = request->shows_encrypted_reasoning,
-                 .shows_code_outputs = request->shows_code_outputs,
-                 .listings = std::move(selected->listings),
-                 .look =
-                     [looks = std::move(selected->looks)](std::string_view name) {
-                       const auto found = looks.find(name);
-                       return found != looks.end() ? found->second : CallLook{.label = kOwnToolServer};
-                     }},
-      .store = is_stored ? parts_.responses : nullptr,
-      .tenant = call.tenant.name,
-      .stored = {.id = id, .previous_id = std::move(request->previous_response_id), .input = std::move(request->input)},
-      .item_ids = std::move(request->item_ids)});
+  auto run = std::make_shared<ResponseRun>(
+      ResponseRunArgs{.out = out,
+                      .mode = request->mode,
+                      .events = {.id = id,
+                                 .model = std::move(answerer->name),
+                                 .created = absl::ToUnixSeconds(absl::Now()),
+                                 .temperature = params.temperature.value_or(info.default_temperature.value_or(1.0f)),
+                                 .top_p = params.top_p.value_or(info.default_top_p.value_or(1.0f)),
+                                 .echo = std::move(request->echo),
+                                 .shows_encrypted_reasoning = request->shows_encrypted_reasoning,
+                                 .shows_code_outputs = request->shows_code_outputs,
+                                 .listings = std::move(selected->listings),
+                                 .look =
+                                     [looks = std::move(selected->looks)](std::string_view name) {
+                                       const auto found = looks.find(name);
+                                       return found != looks.end() ? found->second : CallLook{.label = kOwnToolServer};
+                                     }},
+                      .store = is_stored ? parts_.responses : nullptr,
+                      .tenant = call.tenant.name,
+                      .stored = {.id = id,
+                                 .previous_id = std::move(request->previous_response_id),
+                                 .input = std::move(request->input)},
+                      .item_ids = std::move(request->item_ids)});
   args.request.conversation = std::move(request->chat.conversation);
   args.sink = [run](RunEvent&& event) { run->OnEvent(event); };
   args.on_done = [run](RunResult&& result) { run->OnDone(result); };
