@@ -27,6 +27,14 @@ AttentionStep MakeStep() {
       {{70, 640, 1}, {20, 5, 2}});
 }
 
+bool IsWorthPlanting(const Call& call) {
+#if __has_feature(address_sanitizer)
+  // Which leaves the emulator no sight of the queries' plain stores.
+  if (call.wrapper == "FenceAsyncProxy" || call.wrapper == "NamedBarrierWait") return false;
+#endif
+  return call.wrapper != "NamedBarrierWait" || (call.place != kTurnBarriers[0] && call.place != kTurnBarriers[1]);
+}
+
 // Nothing: a report ended the launch.
 std::optional<std::vector<uint16_t>> Attend(AttentionStep& step) {
   const cudaError_t error = LaunchAttentionWarpgroup(step.launch(1), nullptr);
@@ -61,9 +69,7 @@ KERNEL_TEST(
   int num_barriers = 0, num_tensors = 0;
   for (const Call& call : calls) {
     const std::string what = std::string(call.wrapper) + " at " + std::to_string(call.place);
-    const bool is_turn =
-        call.wrapper == "NamedBarrierWait" && (call.place == kTurnBarriers[0] || call.place == kTurnBarriers[1]);
-    if (is_turn) continue;
+    if (!IsWorthPlanting(call)) continue;
     if (call.wrapper == "TensorCopy") {
       ++num_tensors;
       EXPECT(IsFound(step, right, call, FaultKind::kNextBox)) << what;
