@@ -65,6 +65,7 @@ absl::Status SchedulerImpl::CheckReferences() const {
   for (const Sequence* sequence : running_) {
     for (PageId page : sequence->pages) ++num_references[page];
   }
+  if (!pins_.IsConsistent()) return Broken("a tenant's pinned pages do not add up");
   const std::vector<int32_t> num_pins = pins_.Count();
   for (PageId page = 0; page < pool_.num_pages(); ++page) {
     if (num_pins[page] != pool_.num_pins(page)) {

@@ -54,8 +54,12 @@ void PagePool::Forget(PageId page) {
   free_.push_back(page);
 }
 
-void PagePool::ForgetIdle() {
-  while (oldest_idle_ >= 0) Forget(oldest_idle_);
+void PagePool::ForgetIdle(std::optional<uint64_t> salt) {
+  for (PageId page = oldest_idle_; page >= 0;) {
+    const PageId newer = slots_[page].newer;
+    if (!salt || index_->salt(page) == *salt) Forget(page);
+    page = newer;
+  }
 }
 
 void PagePool::Pin(PageId page) {

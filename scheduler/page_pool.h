@@ -5,6 +5,7 @@
 // session will want the page again: it changes no state, but its owner is to give up pins before pinned pages are
 // taken. Engine thread only.
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "scheduler/plan.h"
@@ -26,8 +27,8 @@ class PagePool {
   void Release(PageId page);
   // Erases the page's name; an idle page becomes free.
   void Forget(PageId page);
-  // Forgets every idle page. REQUIRES: none is pinned.
-  void ForgetIdle();
+  // Forgets the idle pages without pins: those of `salt`, or all.
+  void ForgetIdle(std::optional<uint64_t> salt);
   void Pin(PageId page);    // one more pin. REQUIRES: the page is named
   void Unpin(PageId page);  // one less; an idle page without pins counts as just used
 

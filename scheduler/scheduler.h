@@ -5,6 +5,7 @@
 // REQUIRES: steps are computed one after the other, in the order of their plans. So a page that is given up while a
 // step is in flight may be planned for someone else at once: that step is through with it before the next one begins.
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -59,7 +60,8 @@ struct SchedulerStats {
 // Where a request names a session, the full pages of what it computed stay pinned after it has ended well: until the
 // session's next request has ended, ReleaseSession, or max_pin_time. They are no room for newcomers while anything
 // runs, so that others wait rather than take them; where a running sequence cannot grow otherwise, the session that was
-// pinned longest ago gives its pages up before anybody is preempted.
+// pinned longest ago gives its pages up before anybody is preempted. What may be pinned is shared by weight, too: where
+// it does not suffice, the tenant with the most pages per weight gives some up.
 class Scheduler {
  public:
   static absl::StatusOr<std::unique_ptr<Scheduler>> Create(const SchedulerConfig& config);
@@ -97,8 +99,9 @@ class Scheduler {
   virtual absl::Time NextDeadline() const = 0;  // of a request, or of what is kept for a session
   virtual SchedulerStats stats() const = 0;
   virtual std::vector<std::pair<std::string, int32_t>> WaitingByTenant() const = 0;
-  // Drops every idle cached page and every pin (an admin's reset).
-  virtual void ResetPrefixCache() = 0;
+  // Drops the idle cached pages and the pins of the tenant with this salt, or everybody's (an administrator's reset).
+  // How many pages that were. What a sequence uses stays, with its name.
+  virtual int32_t ResetPrefixCache(std::optional<uint64_t> salt) = 0;
   // Every invariant of pages, queues and sequences; Internal names the first broken one. For tests and debug builds.
   virtual absl::Status CheckIntegrity() const = 0;
 };

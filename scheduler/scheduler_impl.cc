@@ -134,12 +134,21 @@ void SchedulerImpl::PinForSession(Sequence* sequence, absl::Time now) {
     if (page < 0) break;
     pages.push_back(page);
   }
-  pins_.Pin(sequence->request.session, pages, now);
+  const PinOwner owner{
+      .session = sequence->request.session, .salt = sequence->request.tenant.salt, .weight = sequence->tenant->weight};
+  pins_.Pin(owner, pages, now);
+}
+
+int32_t SchedulerImpl::ResetPrefixCache(std::optional<uint64_t> salt) {
+  const int32_t num_before = pool_.num_idle();
+  pins_.ReleaseTenant(salt);
+  pool_.ForgetIdle(salt);
+  return num_before - pool_.num_idle();
 }
 
 // A page whose content is spoilt. It may be in a session's text or in several: rare enough to give up all pins.
 void SchedulerImpl::ForgetPage(PageId page) {
-  if (pool_.num_pins(page) > 0) pins_.ReleaseAll();
+  if (pool_.num_pins(page) > 0) pins_.ReleaseTenant(std::nullopt);
   pool_.Forget(page);
 }
 

@@ -46,10 +46,7 @@ class SchedulerImpl final : public Scheduler {
   absl::Time NextDeadline() const override;
   SchedulerStats stats() const override;
   std::vector<std::pair<std::string, int32_t>> WaitingByTenant() const override { return queue_.WaitingByTenant(); }
-  void ResetPrefixCache() override {
-    pins_.ReleaseAll();
-    pool_.ForgetIdle();
-  }
+  int32_t ResetPrefixCache(std::optional<uint64_t> salt) override;
   absl::Status CheckIntegrity() const override;
 
  private:

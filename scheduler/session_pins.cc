@@ -2,32 +2,67 @@
 #include "scheduler/session_pins.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 namespace millrace {
 
-void SessionPins::Pin(uint64_t session, const std::vector<PageId>& pages, absl::Time now) {
-  Release(session);
-  Entry entry{.session = session, .expiry = now + max_time_};
+void SessionPins::Pin(const PinOwner& owner, const std::vector<PageId>& pages, absl::Time now) {
+  Release(owner.session);
+  Entry entry{.owner = owner, .expiry = now + max_time_};
   for (const PageId page : pages) {
-    while (pool_->num_pins(page) == 0 && pool_->num_pinned() >= max_pages_ && !entries_.empty()) ReleaseOldest();
-    if (pool_->num_pins(page) == 0 && pool_->num_pinned() >= max_pages_) break;
+    const bool is_new = pool_->num_pins(page) == 0;
+    if (is_new && !MakeRoom(owner)) break;
     pool_->Pin(page);
     entry.pages.push_back(page);
+    Holder& holder = holders_[owner.salt];
+    holder.weight = owner.weight;
+    holder.num_pages += is_new;
   }
   if (!entry.pages.empty()) entries_.push_back(std::move(entry));
 }
 
+// For one page more. False: the newcomer is the one to go without.
+bool SessionPins::MakeRoom(const PinOwner& owner) {
+  while (pool_->num_pinned() >= max_pages_) {
+    const uint64_t salt = LargestHolder(owner);
+    const auto entry =
+        std::find_if(entries_.begin(), entries_.end(), [salt](const Entry& each) { return each.owner.salt == salt; });
+    if (entry == entries_.end()) return false;
+    DropLastPage(*entry);
+    if (entry->pages.empty()) entries_.erase(entry);
+  }
+  return true;
+}
+
+// The salt of the tenant with the most pages per weight, once the newcomer has its page. Where another has as many it
+// is the newcomer: taking turns with one page helps nobody.
+uint64_t SessionPins::LargestHolder(const PinOwner& newcomer) const {
+  const auto own = holders_.find(newcomer.salt);
+  const int32_t num_own = own == holders_.end() ? 0 : own->second.num_pages;
+  uint64_t largest = newcomer.salt;
+  double share = (num_own + 1) / newcomer.weight;
+  for (const auto& [salt, holder] : holders_) {
+    if (salt == newcomer.salt || holder.num_pages / holder.weight <= share) continue;
+    largest = salt;
+    share = holder.num_pages / holder.weight;
+  }
+  return largest;
+}
+
 void SessionPins::Release(uint64_t session) {
   const auto found = std::find_if(entries_.begin(), entries_.end(),
-                                  [session](const Entry& entry) { return entry.session == session; });
+                                  [session](const Entry& entry) { return entry.owner.session == session; });
   if (found != entries_.end()) Erase(found);
 }
 
 void SessionPins::ReleaseOldest() { Erase(entries_.begin()); }
 
-void SessionPins::ReleaseAll() {
-  while (!entries_.empty()) Erase(entries_.end() - 1);
+void SessionPins::ReleaseTenant(std::optional<uint64_t> salt) {
+  for (auto entry = entries_.end(); entry != entries_.begin();) {
+    --entry;
+    if (!salt || entry->owner.salt == *salt) Erase(entry);
+  }
 }
 
 void SessionPins::Expire(absl::Time now) {
@@ -35,8 +70,17 @@ void SessionPins::Expire(absl::Time now) {
 }
 
 // The last page first: as with a sequence's, the beginning of a prefix stays longest.
+void SessionPins::DropLastPage(Entry& entry) {
+  const PageId page = entry.pages.back();
+  entry.pages.pop_back();
+  pool_->Unpin(page);
+  if (pool_->num_pins(page) > 0) return;
+  const auto holder = holders_.find(entry.owner.salt);
+  if (--holder->second.num_pages == 0) holders_.erase(holder);
+}
+
 void SessionPins::Erase(std::vector<Entry>::iterator entry) {
-  for (auto page = entry->pages.rbegin(); page != entry->pages.rend(); ++page) pool_->Unpin(*page);
+  while (!entry->pages.empty()) DropLastPage(*entry);
   entries_.erase(entry);
 }
 
@@ -46,6 +90,18 @@ std::vector<int32_t> SessionPins::Count() const {
     for (const PageId page : entry.pages) ++counts[page];
   }
   return counts;
+}
+
+bool SessionPins::IsConsistent() const {
+  absl::flat_hash_map<uint64_t, std::set<PageId>> pages;
+  for (const Entry& entry : entries_) {
+    if (entry.pages.empty()) return false;
+    pages[entry.owner.salt].insert(entry.pages.begin(), entry.pages.end());
+  }
+  return pages.size() == holders_.size() && std::all_of(pages.begin(), pages.end(), [this](const auto& of_salt) {
+           const auto holder = holders_.find(of_salt.first);
+           return holder != holders_.end() && holder->second.num_pages == static_cast<int32_t>(of_salt.second.size());
+         });
 }
 
 }  // namespace millrace

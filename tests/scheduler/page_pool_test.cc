@@ -54,7 +54,7 @@ TEST_CASE("PagePool: forgetting turns idle pages into free ones and leaves used 
   index.Insert(used, Content(index, first));
   index.Insert(idle, Content(index, second));
   pool.Release(idle);
-  pool.ForgetIdle();
+  pool.ForgetIdle(std::nullopt);
   CHECK(pool.num_idle() == 0);
   CHECK(index.Find(Content(index, first)) == used);
   pool.Forget(used);

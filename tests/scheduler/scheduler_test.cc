@@ -72,7 +72,7 @@ TEST_CASE("Scheduler: an equal prefix is found in pages, within a step and later
   bench.Drain();
   CHECK(bench.finish[4].num_cached_tokens == 16);
   CHECK(bench.output[4] == bench.output[1]);
-  bench.scheduler->ResetPrefixCache();
+  CHECK(bench.scheduler->ResetPrefixCache(std::nullopt) > 0);
   CHECK(bench.scheduler->stats().num_pages_cached == 0);
   bench.Add(MakeRequest(5, 18));
   bench.Drain();

@@ -46,7 +46,7 @@ class Walk {
     for (int step = 0; step < options_.num_steps; ++step) {
       if (Chance(0.5)) AddSome();
       if (Chance(options_.departures)) Depart();
-      if (Chance(0.002)) scheduler_->ResetPrefixCache();
+      if (Chance(0.002)) scheduler_->ResetPrefixCache(std::nullopt);
       if (options_.pinned_share > 0 && Chance(0.1)) {
         scheduler_->ReleaseSession(1 + Below(options_.num_tenants * 6));
         CheckNow();
@@ -276,7 +276,7 @@ class Walk {
     const SchedulerStats stats = scheduler_->stats();
     CHECK(stats.num_pages_used == 0);
     CHECK(stats.num_waiting_tokens == 0);
-    scheduler_->ResetPrefixCache();
+    scheduler_->ResetPrefixCache(std::nullopt);
     CHECK(scheduler_->stats().num_pages_cached == 0);
     for (const auto& [id, client] : clients_) {
       INFO("seed " << options_.seed << ", request " << id);
@@ -384,7 +384,7 @@ TEST_CASE("SchedulerWalk: sessions pin their pages in pools large and small") {
           .max_sequences = 40,
           .hoarded_new = 300,
           .pinned_share = 0.25,
-          .max_wait_steps = 100})
+          .max_wait_steps = 150})
         .Run();
   }
 }

@@ -75,7 +75,7 @@ TEST_CASE("Session pins: released, or past their time, they are cached pages lik
   }
 }
 
-TEST_CASE("Session pins: beyond the budget the oldest session gives up its pages, at last the newest its end") {
+TEST_CASE("Session pins: beyond the budget the oldest session gives up pages, at last the newest its end") {
   Bench bench(PinConfig(40, 0.25));  // ten pages
   bench.Add(Turn(1, 1, 20));
   bench.Drain();
@@ -84,7 +84,7 @@ TEST_CASE("Session pins: beyond the budget the oldest session gives up its pages
   CHECK(bench.scheduler->stats().num_pages_pinned == 10);
   bench.Add(Turn(3, 3, 4, 60));
   bench.Drain();
-  CHECK(bench.scheduler->stats().num_pages_pinned == 6);
+  CHECK(bench.scheduler->stats().num_pages_pinned == 10);
   bench.Add(Turn(4, 4, 60, 70));
   bench.Drain();
   CHECK(bench.scheduler->stats().num_pages_pinned == 10);
@@ -152,6 +152,72 @@ TEST_CASE("Session pins: another tenant finds nothing in them") {
   bench.Drain();
   request.tenant = {.name = "b", .salt = 6};
   CHECK(Found(bench, request) == 0);
+}
+
+// Of a tenant: a session of `num_pages`, with a text of its own.
+void RunSession(Bench& bench, uint64_t session, Tenant tenant, int32_t num_pages) {
+  Request request = Turn(session, session, 4 * num_pages, static_cast<int32_t>(17 * session));
+  request.tenant = std::move(tenant);
+  bench.Add(request);
+  bench.Drain();
+}
+
+TEST_CASE("Session pins: one tenant may have all of the budget, and its weighted share once others ask") {
+  const Tenant a{.name = "a", .salt = 5}, b{.name = "b", .salt = 6}, heavy{.name = "c", .salt = 7, .weight = 2};
+  const auto pinned_by = [](Bench& bench, const Tenant& tenant) {
+    const int32_t before = bench.scheduler->stats().num_pages_pinned;
+    bench.scheduler->ResetPrefixCache(tenant.salt);
+    return before - bench.scheduler->stats().num_pages_pinned;
+  };
+  SECTION("alone") {
+    Bench bench(PinConfig(48, 0.25));  // twelve pages
+    for (uint64_t session = 1; session <= 4; ++session) RunSession(bench, session, a, 4);
+    CHECK(pinned_by(bench, a) == 12);
+  }
+  SECTION("another comes: half each, and it takes no more than that") {
+    Bench bench(PinConfig(48, 0.25));
+    for (uint64_t session = 1; session <= 3; ++session) RunSession(bench, session, a, 4);
+    for (uint64_t session = 4; session <= 8; ++session) RunSession(bench, session, b, 4);
+    CHECK(pinned_by(bench, a) == 6);
+    CHECK(pinned_by(bench, b) == 6);
+  }
+  SECTION("by weight") {
+    Bench bench(PinConfig(48, 0.25));
+    for (uint64_t session = 1; session <= 3; ++session) RunSession(bench, session, a, 4);
+    for (uint64_t session = 4; session <= 8; ++session) RunSession(bench, session, heavy, 4);
+    CHECK(pinned_by(bench, a) == 4);
+    CHECK(pinned_by(bench, heavy) == 8);
+  }
+  SECTION("what one does not need is the others'") {
+    Bench bench(PinConfig(48, 0.25));
+    RunSession(bench, 1, b, 2);
+    for (uint64_t session = 2; session <= 5; ++session) RunSession(bench, session, a, 4);
+    CHECK(pinned_by(bench, b) == 2);
+    CHECK(pinned_by(bench, a) == 10);
+  }
+}
+
+TEST_CASE("Session pins: a reset of one tenant's pages leaves the others' alone") {
+  const Tenant a{.name = "a", .salt = 5}, b{.name = "b", .salt = 6};
+  Bench bench(PinConfig(80));
+  RunSession(bench, 1, a, 5);
+  RunSession(bench, 2, b, 5);
+  Request running = MakeRequest(3, 20, 50, 90);
+  running.tenant = a;
+  bench.Add(running);
+  bench.Step();
+  CHECK(bench.scheduler->ResetPrefixCache(a.salt) == 5);
+  CHECK(bench.scheduler->ResetPrefixCache(a.salt) == 0);
+  REQUIRE(bench.scheduler->CheckIntegrity() == absl::OkStatus());
+  CHECK(bench.scheduler->stats().num_pages_pinned == 5);
+  CHECK(bench.scheduler->stats().num_pages_used >= 5);  // of the running one
+  bench.Drain();
+  CHECK(bench.finish[3].finish == FinishReason::kLength);
+  for (const auto& [session, tenant, num_found] : {std::tuple{1, a, 0}, std::tuple{2, b, 16}}) {
+    Request request = Turn(1, 0, 20, 17 * session);
+    request.tenant = tenant;
+    CHECK(Found(bench, request) == num_found);
+  }
 }
 
 TEST_CASE("Session pins: newcomers wait rather than take them, but nobody waits for good") {

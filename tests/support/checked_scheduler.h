@@ -46,7 +46,7 @@ class CheckedScheduler final : public Scheduler {
   std::vector<std::pair<std::string, int32_t>> WaitingByTenant() const override {
     return scheduler_->WaitingByTenant();
   }
-  void ResetPrefixCache() override { scheduler_->ResetPrefixCache(); }
+  int32_t ResetPrefixCache(std::optional<uint64_t> salt) override { return scheduler_->ResetPrefixCache(salt); }
   absl::Status CheckIntegrity() const override { return scheduler_->CheckIntegrity(); }
 
  private:
