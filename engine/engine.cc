@@ -66,6 +66,9 @@ class LoadedEngine final : public Engine {
   void Finish(RequestId id) override { loop_->Finish(id); }
   uint64_t OpenSession() override { return ++last_session_; }
   void ReleaseSession(uint64_t session) override { loop_->ReleaseSession(session); }
+  absl::StatusOr<int32_t> ResetPrefixCache(std::optional<uint64_t> salt, absl::Duration limit) override {
+    return loop_->ResetPrefixCache(salt, limit);
+  }
   const ModelInfo& model() const override { return info_; }
   const Tokenizer& tokenizer() const override { return *text_.tokenizer; }
   const ChatTemplate* chat_template() const override { return text_.chat_template.get(); }

@@ -4,6 +4,7 @@
 // engine/load/model_info.h) that other rooms need. Engine is thread-safe; a TokenStream belongs to one thread.
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -107,6 +108,12 @@ class Engine {
   // as far as SchedulerConfig allows. 0: the engine keeps none.
   virtual uint64_t OpenSession() { return 0; }
   virtual void ReleaseSession(uint64_t) {}
+  // Forgets the KV pages that are kept for later prompts of the tenant with this salt, or of everybody, and no page in
+  // use. How many that were. Waits for the step under way; DeadlineExceeded: it takes longer than `limit`, and the
+  // reset comes after it. Unavailable: stopping or stuck.
+  virtual absl::StatusOr<int32_t> ResetPrefixCache(std::optional<uint64_t> /*salt*/, absl::Duration /*limit*/) {
+    return 0;
+  }
 
   virtual const ModelInfo& model() const = 0;
   virtual const Tokenizer& tokenizer() const = 0;

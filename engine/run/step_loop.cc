@@ -32,9 +32,14 @@ void StepLoop::Start() {
   thread_ = std::thread([this] { Run(); });
 }
 
-absl::Status StepLoop::CheckAdmissible(const Request& request) const {
+absl::Status StepLoop::CheckAlive() const {
   if (is_stopping_ || is_failed_) return absl::UnavailableError("the engine is stopping");
   if (is_stuck_) return absl::UnavailableError("the engine does not answer");
+  return absl::OkStatus();
+}
+
+absl::Status StepLoop::CheckAdmissible(const Request& request) const {
+  if (absl::Status status = CheckAlive(); !status.ok()) return status;
   const int64_t num_prompt = static_cast<int64_t>(request.prompt_tokens.size());
   if (num_prompt == 0) return absl::InvalidArgumentError("the prompt has no tokens");
   const int64_t limit =
@@ -84,6 +89,20 @@ void StepLoop::Finish(RequestId id) {
 void StepLoop::ReleaseSession(uint64_t session) {
   absl::MutexLock lock(&mu_);
   inbox_.released.push_back(session);
+}
+
+absl::StatusOr<int32_t> StepLoop::ResetPrefixCache(std::optional<uint64_t> salt, absl::Duration limit) {
+  const auto reset = std::make_shared<Reset>(Reset{.salt = salt});
+  absl::MutexLock lock(&mu_);
+  if (absl::Status status = CheckAlive(); !status.ok()) return status;
+  inbox_.resets.push_back(reset);
+  const auto is_over = [this, &reset]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return reset->num_pages >= 0 || is_stopping_ || is_failed_;
+  };
+  mu_.AwaitWithTimeout(absl::Condition(&is_over), limit);
+  if (reset->num_pages >= 0) return reset->num_pages;
+  if (absl::Status status = CheckAlive(); !status.ok()) return status;
+  return absl::DeadlineExceededError("the step under way takes long; the prefix cache is reset after it");
 }
 
 void StepLoop::StopWaiting(Entry& entry) {
@@ -140,6 +159,11 @@ void StepLoop::Apply(Inbox inbox) {
   }
   for (const RequestId id : inbox.finished) scheduler_->Finish(id);
   for (const uint64_t session : inbox.released) scheduler_->ReleaseSession(session);
+  for (const std::shared_ptr<Reset>& reset : inbox.resets) {
+    const int32_t num_pages = scheduler_->ResetPrefixCache(reset->salt);
+    absl::MutexLock lock(&mu_);
+    reset->num_pages = num_pages;
+  }
   Deliver(std::move(refused));
 }
 

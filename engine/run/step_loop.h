@@ -8,6 +8,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -38,18 +39,27 @@ class StepLoop {
   absl::StatusOr<RequestHandle> Submit(Request request, TokenSink sink);
   void Finish(RequestId id);
   void ReleaseSession(uint64_t session);
+  absl::StatusOr<int32_t> ResetPrefixCache(std::optional<uint64_t> salt, absl::Duration limit);
   SchedulerStats stats() const;
   std::vector<std::pair<std::string, int32_t>> waiting_by_tenant() const;
   EngineHealth CheckHealth(absl::Duration limit);
   absl::Time last_step_end() const;
 
  private:
+  // Shared by who waits and the engine thread.
+  struct Reset {
+    std::optional<uint64_t> salt;
+    int32_t num_pages = -1;  // guarded by mu_; -1: not yet
+  };
   struct Inbox {
     std::vector<Request> added;
     std::vector<std::pair<RequestId, uint64_t>> cancelled;  // and the steps begun when it was cancelled
     std::vector<RequestId> finished;
     std::vector<uint64_t> released;  // sessions
-    bool empty() const { return added.empty() && cancelled.empty() && finished.empty() && released.empty(); }
+    std::vector<std::shared_ptr<Reset>> resets;
+    bool empty() const {
+      return added.empty() && cancelled.empty() && finished.empty() && released.empty() && resets.empty();
+    }
   };
   struct Entry {
     std::shared_ptr<TokenSink> sink;
@@ -74,6 +84,7 @@ class StepLoop {
   void PublishStats();
   void Beat() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Rest(absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status CheckAlive() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status CheckAdmissible(const Request& request) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const SchedulerConfig config_;

@@ -93,6 +93,7 @@ const ApiHandler::Route* ApiHandler::FindRoute(const std::string& path) {
       {"/admin/usage", "GET", &ApiHandler::AdminUsage, Place::kAside, Access::kAdmin},
       {"/admin/keys", "GET", &ApiHandler::AdminKeys, Place::kAside, Access::kAdmin},
       {"/admin/cache/purge", "POST", &ApiHandler::PurgeCache, Place::kWorker, Access::kAdmin},
+      {"/admin/prefix-cache/reset", "POST", &ApiHandler::ResetPrefixCache, Place::kWorker, Access::kAdmin},
   };
   for (const Route& route : kRoutes) {
     const std::string_view prefix = route.path;

@@ -99,6 +99,7 @@ class ApiHandler : public HttpHandler {
   void Messages(Call& call);
   void CountTokens(Call& call);
   void PurgeCache(Call& call);
+  void ResetPrefixCache(Call& call);
 
   const ApiParts parts_;
   const ApiOptions options_;

@@ -114,7 +114,10 @@ constexpr char kDocument[] = R"json({
 "/admin/keys":{"get":{"summary":"The keys by name, with their limits and no secrets; needs the role admin","responses":{"200":{"description":"list","content":{"application/json":{}}},"403":{"$ref":"#/components/responses/Error"}}}},
 "/admin/cache/purge":{"post":{"summary":"Take answers out of the response cache: a tenant's, a model's, or all; needs the role admin","requestBody":{"content":{"application/json":{"schema":{"type":"object",
 "properties":{"tenant":{"type":"string"},"model":{"type":"string"}}}}}},
-"responses":{"200":{"description":"purged: how many went","content":{"application/json":{}}},"403":{"$ref":"#/components/responses/Error"},"404":{"$ref":"#/components/responses/Error"}}}}
+"responses":{"200":{"description":"purged: how many went","content":{"application/json":{}}},"403":{"$ref":"#/components/responses/Error"},"404":{"$ref":"#/components/responses/Error"}}}},
+"/admin/prefix-cache/reset":{"post":{"summary":"Forget the KV pages that no request uses: a tenant's, or all; needs the role admin","requestBody":{"content":{"application/json":{"schema":{"type":"object",
+"properties":{"tenant":{"type":"string"}}}}}},
+"responses":{"200":{"description":"freed_pages: how many went","content":{"application/json":{}}},"403":{"$ref":"#/components/responses/Error"},"503":{"$ref":"#/components/responses/Error"},"504":{"$ref":"#/components/responses/Error"}}}}
 }})json";
 
 }  // namespace

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// POST /admin/cache/purge: takes a tenant's, a model's or all answers out of the response cache.
+// What administrators have forgotten. POST /admin/cache/purge: a tenant's, a model's or all answers in the response
+// cache. POST /admin/prefix-cache/reset: a tenant's or all KV pages that no request uses.
 #include <nlohmann/json.hpp>
 
+#include "engine/engine.h"
 #include "server/api/api_call.h"
 #include "server/api/parse_common.h"
 #include "server/caching/response_cache.h"
@@ -10,6 +12,9 @@
 
 namespace millrace {
 namespace {
+
+// How long a worker waits for the step under way.
+constexpr absl::Duration kResetTime = absl::Seconds(10);
 
 absl::StatusOr<PurgeScope> ParsePurge(std::string_view body) {
   PurgeScope scope;
@@ -39,6 +44,24 @@ void ApiHandler::PurgeCache(Call& call) {
   if (!num_purged.ok()) return Refuse(call, num_purged.status());
   std::string body = R"({"purged":)";
   AppendJsonInt(*num_purged, body);
+  body += '}';
+  call.Send(std::move(body));
+}
+
+void ApiHandler::ResetPrefixCache(Call& call) {
+  const auto generator = parts_.state.Admit();
+  if (!generator.ok()) return Refuse(call, generator.status());
+  const auto scope = ParsePurge(call.request.body);
+  if (!scope.ok()) return Refuse(call, scope.status());
+  if (scope->model) {
+    if (auto model = parts_.state.ResolveModel(*scope->model); !model.ok()) return Refuse(call, model.status());
+  }
+  std::optional<uint64_t> salt;
+  if (scope->tenant) salt = TenantSalt(*scope->tenant);
+  const auto num_pages = (*generator)->engine().ResetPrefixCache(salt, kResetTime);
+  if (!num_pages.ok()) return Refuse(call, num_pages.status());
+  std::string body = R"({"freed_pages":)";
+  AppendJsonInt(*num_pages, body);
   body += '}';
   call.Send(std::move(body));
 }

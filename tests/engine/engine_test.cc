@@ -174,6 +174,22 @@ TEST_CASE("Engine: prefix reuse finds a repeated prompt, and another tenant's ne
   CHECK(RunAlone(*engine, request).num_cached_tokens == 0);
 }
 
+TEST_CASE("Engine: a reset of the prefix cache frees the pages of one tenant, or of all", "[engine]") {
+  const auto engine = MakeEngine(BundledModel());
+  Request request{.prompt_tokens = std::vector<int32_t>(100, 65), .max_new_tokens = 2, .ignore_eos = true};
+  for (const uint64_t salt : {1, 2}) {
+    request.tenant.salt = salt;
+    RunAlone(*engine, request);
+  }
+  const int32_t num_each = 101 / engine->scheduler_config().page_tokens;
+  const auto reset = [&](std::optional<uint64_t> salt) { return engine->ResetPrefixCache(salt, kPatience); };
+  CHECK(*reset(1) == num_each);
+  CHECK(*reset(1) == 0);
+  CHECK(RunAlone(*engine, request).num_cached_tokens > 0);
+  CHECK(*reset(std::nullopt) == num_each);
+  CHECK(RunAlone(*engine, request).num_cached_tokens == 0);
+}
+
 TEST_CASE("Engine: log-probabilities are those of a distribution and agree with the drawn tokens", "[engine]") {
   const auto engine = MakeEngine(BundledModel());
   Request request = ChatRequestFor(*engine, "hello");

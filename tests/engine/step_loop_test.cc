@@ -124,6 +124,43 @@ TEST_CASE("StepLoop: a stop token ends the request", "[step_loop]") {
   CHECK(events.tokens() == std::vector<int32_t>{2, 3, 4, 5});
 }
 
+TEST_CASE("StepLoop: a reset of the prefix cache comes between two steps, and is not waited for longer than allowed",
+          "[step_loop]") {
+  Gate gate;
+  auto loop = MakeLoop(SmallConfig(), [&gate](const StepPlan& plan, StepResult* out) { return gate.Step(plan, out); });
+  loop->Start();
+  Events events;
+  auto handle = loop->Submit(MakeRequest({1, 2, 3, 4, 5, 6, 7, 8, 9}, 2), events.Sink());
+  REQUIRE(handle.ok());
+  gate.entered.WaitForNotification();
+  CHECK(absl::IsDeadlineExceeded(loop->ResetPrefixCache(std::nullopt, absl::ZeroDuration()).status()));
+  gate.release.Notify();
+  CHECK(events.WaitForFinish() == FinishReason::kLength);
+  CHECK(*loop->ResetPrefixCache(77, kPatience) == 0);  // nobody's
+  CHECK(*loop->ResetPrefixCache(std::nullopt, kPatience) == 2);
+}
+
+TEST_CASE("StepLoop: who waits for a reset does not wait on when the device fails, and later ones are refused",
+          "[step_loop]") {
+  Gate gate;
+  auto loop = MakeLoop(SmallConfig(), [&gate](const StepPlan& plan, StepResult* out) {
+    gate.Step(plan, out).IgnoreError();
+    return absl::InternalError("lost");
+  });
+  loop->Start();
+  Events events;
+  auto handle = loop->Submit(MakeRequest({1, 2}, 2), events.Sink());
+  REQUIRE(handle.ok());
+  gate.entered.WaitForNotification();
+  absl::Status status;
+  std::thread waiting([&] { status = loop->ResetPrefixCache(std::nullopt, kPatience).status(); });
+  gate.release.Notify();
+  waiting.join();
+  CHECK((status.ok() || absl::IsUnavailable(status)));  // the inbox is read once more before the thread ends
+  CHECK(events.WaitForFinish() == FinishReason::kError);
+  CHECK(absl::IsUnavailable(loop->ResetPrefixCache(std::nullopt, kPatience).status()));
+}
+
 TEST_CASE("StepLoop: dropping the handle cancels, frees the pages and is counted", "[step_loop]") {
   absl::Mutex mu;
   uint64_t freed = 0;

@@ -107,6 +107,10 @@ void FakeEngine::Finish(RequestId id) {
   num_finished_early_ += static_cast<int>(entries_.erase(id.value));
 }
 
+absl::StatusOr<int32_t> FakeEngine::ResetPrefixCache(std::optional<uint64_t> salt, absl::Duration) {
+  return options_.on_reset ? options_.on_reset(salt) : 0;
+}
+
 TokenResult FakeEngine::Describe(int32_t token, int32_t num_top) const {
   TokenResult result{.token = token};
   if (num_top < 0) return result;

@@ -36,12 +36,14 @@ class FakeEngine : public Engine {
     bool has_template = true;
     std::string tokenizer_json;       // empty: ByteTokenizerJson()
     std::function<void()> on_submit;  // may block
+    std::function<absl::StatusOr<int32_t>(std::optional<uint64_t> salt)> on_reset;
   };
   explicit FakeEngine(Options options);
   ~FakeEngine() override;
 
   absl::StatusOr<RequestHandle> Submit(Request request, TokenSink sink) override;
   void Finish(RequestId id) override;
+  absl::StatusOr<int32_t> ResetPrefixCache(std::optional<uint64_t> salt, absl::Duration limit) override;
   const ModelInfo& model() const override { return model_; }
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
   const ChatTemplate* chat_template() const override { return template_.get(); }

@@ -92,6 +92,38 @@ TEST_CASE("Usage: administrators read it as JSON and as CSV", "[usage]") {
   }
 }
 
+TEST_CASE("Admin: the prefix cache of one tenant or of all is reset, by administrators alone", "[admin]") {
+  std::vector<std::optional<uint64_t>> asked;
+  absl::Status fault;
+  ApiFixture f({.on_reset = [&](std::optional<uint64_t> salt) -> absl::StatusOr<int32_t> {
+    asked.push_back(salt);
+    if (!fault.ok()) return fault;
+    return 7;
+  }});
+  REQUIRE(f.keys.AddText("- {key: a, tenant: acme}\n- {key: boss, roles: admin}\n", "k").ok());
+  const std::string path = "/admin/prefix-cache/reset";
+  const auto reset = [&](const std::string& body) { return f.Call("POST", path, body, "x-api-key: boss\r\n"); };
+  CHECK(reset("").json == nlohmann::json{{"freed_pages", 7}});
+  CHECK(reset("{}").status == 200);
+  CHECK(reset(R"({"tenant":"acme"})").status == 200);
+  CHECK(reset(R"({"tenant":"","model":"fake"})").status == 200);
+  CHECK(asked == std::vector<std::optional<uint64_t>>{std::nullopt, std::nullopt, TenantSalt("acme"), 0});
+  CHECK(f.keys.Authorize("", "a", Access::kInfer)->tenant.salt == TenantSalt("acme"));
+  for (const char* body : {"[]", "{", R"({"tenant":7})", R"({"tenant":null,"model":7})"}) {
+    INFO(body);
+    CHECK(reset(body).status == 400);
+  }
+  CHECK(reset(R"({"model":"other"})").status == 404);
+  CHECK(f.Call("POST", path, "", "x-api-key: a\r\n").status == 403);
+  CHECK(f.Call("POST", path).status == 401);
+  CHECK(ApiFixture().Call("POST", path).status == 403);  // without keys there are no administrators
+  CHECK(asked.size() == 4);
+  fault = absl::DeadlineExceededError("long");
+  CHECK(reset("").status == 504);
+  f.state.BeginDrain();
+  CHECK(reset("").status == 503);
+}
+
 struct Chaos {
   explicit Chaos(ApiFixture& fixture) : f(fixture) {}
   // One request of tenant `t`: whole, streamed, left half-way, failing or refused.
