@@ -261,7 +261,7 @@ class App {
     });
     if (!tools.ok()) return tools.status();
     metrics_->SetSandbox(sandbox_.tier());
-    run_observer_ = MakeRunObserver(*metrics_, options_.logs_requests ? log_.get() : nullptr);
+    run_observer_ = MakeRunObserver(*metrics_, *observer_, options_.logs_requests ? log_.get() : nullptr);
     const AgentRuns::Options run_options{.max_runs = options_.max_runs, .limits = options_.run_limits};
     runs_ = std::make_unique<AgentRuns>(*std::move(tools), run_options, run_observer_.get());
     return absl::OkStatus();

@@ -60,7 +60,7 @@ int Main(int num_rounds) {
   std::vector<double> overhead_ms, wall_ms, cached;
   const Cancellation cancellation;
   for (int i = 0; i < num_rounds + 5; ++i) {
-    GeneratorModel model(generator, {.request_id = "bench", .endpoint = "bench"}, {});
+    GeneratorModel model({.generator = generator, .caller = {.request_id = "bench", .endpoint = "bench"}});
     RunRequest request{.tools = {tool}};
     request.conversation.messages = {{.role = "user", .content = absl::StrCat("What is ", 100 + i, " * 7?")}};
     absl::Time called, first;

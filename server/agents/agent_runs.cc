@@ -92,7 +92,12 @@ void AgentRuns::Execute(AgentRunArgs args, const Cancellation& cancellation) con
   };
   if (observer_ != nullptr) observer_->OnRunBegan();
   const Caller caller = args.caller;
-  GeneratorModel model(std::move(args.generator), std::move(args.caller), std::move(args.params));
+  GeneratorModel model({.generator = std::move(args.generator),
+                        .caller = std::move(args.caller),
+                        .params = std::move(args.params),
+                        .on_refused = [&](const absl::Status& status) {
+                          if (observer_ != nullptr) observer_->OnTurnRefused(caller, status);
+                        }});
   RunResult result = RunAgent(model, args.request, sink, cancellation);
   if (observer_ != nullptr) observer_->OnRunEnded(caller, result, absl::Now() - begin);
   if (on_done) on_done(std::move(result));

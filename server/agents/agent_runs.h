@@ -25,6 +25,8 @@ class RunObserver {
   virtual ~RunObserver() = default;
   virtual void OnRunBegan() = 0;
   virtual void OnRunEnded(const Caller& caller, const RunResult& result, absl::Duration duration) = 0;
+  // A turn that a limit or a full queue did not let run: it ends the run.
+  virtual void OnTurnRefused(const Caller& caller, const absl::Status& status) = 0;
   // `tool`: its name; "unknown" where the model made one up.
   virtual void OnToolCalled(std::string_view tool, const ToolResult& result, absl::Duration duration) = 0;
 };

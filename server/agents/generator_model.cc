@@ -114,10 +114,11 @@ class TurnBuilder {
 
 }  // namespace
 
-GeneratorModel::GeneratorModel(std::shared_ptr<Generator> generator, Caller caller, GenerationParams params)
-    : generator_(std::move(generator)),
-      caller_(std::move(caller)),
-      params_(std::move(params)),
+GeneratorModel::GeneratorModel(GeneratorModelArgs args)
+    : generator_(std::move(args.generator)),
+      caller_(std::move(args.caller)),
+      params_(std::move(args.params)),
+      on_refused_(std::move(args.on_refused)),
       made_at_(absl::GetCurrentTimeNanos()),
       engine_session_(generator_->engine().OpenSession()),
       inbox_(std::make_shared<Inbox>()),
@@ -159,7 +160,10 @@ Turn GeneratorModel::Run(const TurnRequest& request, const std::function<void(Tu
   inbox_->Open(number);
   const auto generation = generator_->Chat(
       caller, chat, [inbox = inbox_, number](TextDelta&& delta) { return inbox->Put(number, std::move(delta)); });
-  if (!generation.ok()) return {.status = generation.status()};
+  if (!generation.ok()) {
+    if (on_refused_) on_refused_(generation.status());
+    return {.status = generation.status()};
+  }
   const std::vector<int32_t>& prompt = (*generation)->prompts()[0];
   TurnBuilder builder(ParserOptions(generator_->engine(), chat, prompt), made_at_, number);
   builder.turn.usage.num_prompt_tokens = static_cast<int64_t>(prompt.size());

@@ -13,10 +13,16 @@
 
 namespace millrace {
 
+struct GeneratorModelArgs {
+  std::shared_ptr<Generator> generator;
+  Caller caller;
+  GenerationParams params;  // of every turn, but for max_tokens, which the run tells. One choice, no log-probabilities
+  std::function<void(const absl::Status&)> on_refused;  // hears why a turn may not run
+};
+
 class GeneratorModel : public TurnModel {
  public:
-  // `params`: of every turn, but for max_tokens, which the run tells. One choice, no log-probabilities.
-  GeneratorModel(std::shared_ptr<Generator> generator, Caller caller, GenerationParams params);
+  explicit GeneratorModel(GeneratorModelArgs args);
   ~GeneratorModel() override;
 
   Turn Run(const TurnRequest& request, const std::function<void(TurnDelta&&)>& sink,
@@ -29,6 +35,7 @@ class GeneratorModel : public TurnModel {
   const std::shared_ptr<Generator> generator_;
   const Caller caller_;
   const GenerationParams params_;
+  const std::function<void(const absl::Status&)> on_refused_;
   const int64_t made_at_;  // nanoseconds; for the calls' ids
   const uint64_t engine_session_;
   const std::shared_ptr<Inbox> inbox_;

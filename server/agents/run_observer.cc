@@ -8,7 +8,7 @@ namespace {
 
 class Observer : public RunObserver {
  public:
-  Observer(Metrics& metrics, Log* log) : metrics_(metrics), log_(log) {}
+  Observer(Metrics& metrics, RequestObserver& requests, Log* log) : metrics_(metrics), requests_(requests), log_(log) {}
 
   void OnRunBegan() override { metrics_.OnRunBegan(); }
   void OnRunEnded(const Caller& caller, const RunResult& result, absl::Duration duration) override {
@@ -25,19 +25,23 @@ class Observer : public RunObserver {
                              {"generated_tokens", result.usage.num_output_tokens},
                              {"total_ms", std::round(absl::ToDoubleMicroseconds(duration)) / 1000}});
   }
+  void OnTurnRefused(const Caller& caller, const absl::Status& status) override {
+    requests_.OnRejected(caller, status);
+  }
   void OnToolCalled(std::string_view tool, const ToolResult& result, absl::Duration duration) override {
     metrics_.OnToolCalled(tool, result, duration);
   }
 
  private:
   Metrics& metrics_;
+  RequestObserver& requests_;
   Log* const log_;
 };
 
 }  // namespace
 
-std::unique_ptr<RunObserver> MakeRunObserver(Metrics& metrics, Log* log) {
-  return std::make_unique<Observer>(metrics, log);
+std::unique_ptr<RunObserver> MakeRunObserver(Metrics& metrics, RequestObserver& requests, Log* log) {
+  return std::make_unique<Observer>(metrics, requests, log);
 }
 
 }  // namespace millrace

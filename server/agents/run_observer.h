@@ -9,7 +9,8 @@
 
 namespace millrace {
 
-// `log` null: no line per run. Both outlive the observer.
-std::unique_ptr<RunObserver> MakeRunObserver(Metrics& metrics, Log* log);
+// `requests` hears of turns that were refused, as of any request; `log` null: no line per run. All outlive the
+// observer.
+std::unique_ptr<RunObserver> MakeRunObserver(Metrics& metrics, RequestObserver& requests, Log* log);
 
 }  // namespace millrace

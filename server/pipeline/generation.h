@@ -83,7 +83,7 @@ class RequestObserver {
   virtual void OnFirstToken(const Caller& caller, absl::Duration since_received) = 0;
   virtual void OnInterTokenLatency(absl::Duration latency) = 0;
   virtual void OnFinished(const RequestRecord& record) = 0;
-  // It will not run: a gRPC call's, on the thread that refused it. HTTP logs its own refusals.
+  // It will not run: a gRPC call, or a turn of an agent run; on the thread that refused it. HTTP tells of its own.
   virtual void OnRejected(const Caller& caller, const absl::Status& status) = 0;
 };
 

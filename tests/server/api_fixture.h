@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/agents/agent_catalogue.h"
 #include "server/agents/agent_runs.h"
+#include "server/agents/run_observer.h"
 #include "server/api/api_handler.h"
 #include "server/request_observer.h"
 #include "server/storage/response_store.h"
@@ -31,10 +32,8 @@ struct JsonReply {
 struct ApiFixture {
   explicit ApiFixture(FakeEngine::Options engine_options = {}, ApiOptions api_options = {}, HttpLimits limits = {},
                       const std::string& log_file = "")
-      : engine(std::make_unique<FakeEngine>(std::move(engine_options))) {
-    metrics = Metrics::Create({.model_name = "fake", .version = "1.2.3"});
-    log = *Log::Create(log_file.empty() ? LogLevel::kOff : LogLevel::kDebug, log_file);
-    observer = MakeRequestObserver(*metrics, log.get(), &usage);
+      : engine(std::make_unique<FakeEngine>(std::move(engine_options))),
+        log(*Log::Create(log_file.empty() ? LogLevel::kOff : LogLevel::kDebug, log_file)) {
     state.SetGenerator(Generator::Create(*engine, observer.get(), Generator::Options{}));
     state.SetHealth(EngineHealth::kReady);
     api_options.version = "1.2.3";
@@ -111,10 +110,12 @@ struct ApiFixture {
   ServerState state{{"fake", "alias"}};
   ApiKeys keys{clock};
   UsageLedger usage{clock};
-  std::unique_ptr<Metrics> metrics;
+  std::unique_ptr<Metrics> metrics = Metrics::Create({.model_name = "fake", .version = "1.2.3"});
   std::unique_ptr<Log> log;
-  std::unique_ptr<RequestObserver> observer;
-  std::unique_ptr<AgentRuns> runs = std::make_unique<AgentRuns>(*ToolSet::Create({}), AgentRuns::Options{}, nullptr);
+  std::unique_ptr<RequestObserver> observer = MakeRequestObserver(*metrics, log.get(), &usage);
+  std::unique_ptr<RunObserver> run_observer = MakeRunObserver(*metrics, *observer, log.get());
+  std::unique_ptr<AgentRuns> runs =
+      std::make_unique<AgentRuns>(*ToolSet::Create({}), AgentRuns::Options{}, run_observer.get());
   AgentCatalogue agents{folder.path() + "/agents.yaml",
                         {.model_names = state.model_names(), .limits = runs->limits(), .tools = &runs->tools()}};
   std::unique_ptr<ResponseStore> responses;

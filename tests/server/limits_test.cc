@@ -155,5 +155,35 @@ TEST_CASE("Limits: of many clients at once, exactly as many are served as a minu
   CHECK(num_refused == 40);
 }
 
+TEST_CASE("Limits: a turn of an agent run that is refused counts as a rejection, the first and a later one",
+          "[limits]") {
+  const std::string call = R"(<tool_call>{"name": "calculator", "arguments": {"expression": "6*7"}}</tool_call>)";
+  const auto num_rejected = [](ApiFixture& f, const std::string& reason) {
+    const std::string page = f.metrics->Scrape(nullptr, {});
+    const std::string sample = "reason=\"" + reason + "\",tenant=\"acme\"} ";
+    const size_t at = page.find(sample);
+    const int of_metrics = at == std::string::npos ? 0 : std::stoi(page.substr(at + sample.size()));
+    int64_t of_usage = 0;
+    for (const TenantUsage& usage : f.usage.Report()) of_usage += usage.total.num_rejected;
+    CHECK(of_usage == of_metrics);
+    return of_metrics;
+  };
+  ApiFixture f({.answer = call});
+  REQUIRE(f.keys.AddText("- {key: k, tenant: acme, requests_per_minute: 1}\n", "f").ok());
+  const nlohmann::json tools = {{{"type", "mcp"}, {"server_label", "millrace"}}};
+  const std::string body = nlohmann::json{{"input", "hi"}, {"tools", tools}}.dump();
+  CHECK(f.Call("POST", "/v1/responses", body, kKey).json["error"]["code"] == "rate_limit_exceeded");
+  CHECK(f.engine->submitted().size() == 1);
+  CHECK(num_rejected(f, "requests_per_minute") == 1);
+  CHECK(f.Call("POST", "/v1/responses", body, kKey).status == 429);
+  CHECK(num_rejected(f, "requests_per_minute") == 2);
+
+  ApiFixture full({.max_running = 0});
+  REQUIRE(full.keys.AddText("- {key: k, tenant: acme}\n", "f").ok());
+  const std::string message = ChatBody({{"max_tokens", 5}}).dump();
+  CHECK(full.Call("POST", "/v1/messages", message, kKey).status == 429);
+  CHECK(num_rejected(full, "queue_full") == 1);
+}
+
 }  // namespace
 }  // namespace millrace
