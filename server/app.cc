@@ -39,6 +39,7 @@ namespace millrace {
 namespace {
 
 constexpr absl::Duration kWatchInterval = absl::Milliseconds(500);
+constexpr absl::Duration kFarewellTime = absl::Seconds(2);  // for agent runs that are cut off to tell their clients
 
 constexpr char kClosingTooLong[] = "millrace: stopping takes too long; leaving without waiting\n";
 
@@ -372,7 +373,15 @@ class App {
     if (grpc_) grpc_->BeginDrain();
     log_->Info("draining",
                {{"active_requests", int64_t{http_->num_active_requests()}}, {"limit_seconds", options_.drain_seconds}});
-    const absl::Time deadline = absl::Now() + absl::Seconds(options_.drain_seconds);
+    WaitUntilIdle(signals, absl::Seconds(options_.drain_seconds));
+    log_->Info("drained", {{"cut_requests", int64_t{NumActive()}}});
+    const bool has_runs = runs_->num_running() > 0;
+    runs_->Stop();
+    if (has_runs) WaitUntilIdle(signals, kFarewellTime);
+  }
+
+  void WaitUntilIdle(SignalWatch& signals, absl::Duration limit) {
+    const absl::Time deadline = absl::Now() + limit;
     while (NumActive() > 0 && absl::Now() < deadline) {
       if (const int again = signals.Wait(absl::Milliseconds(50), [this] { Reload(); }); again != 0) {
         log_->Warning("stopped at once by a second signal");
@@ -380,8 +389,6 @@ class App {
       }
       WatchEngine();
     }
-    log_->Info("drained", {{"cut_requests", int64_t{NumActive()}}});
-    runs_->Stop();
   }
 
   // A run may go on without a request: most have one, and count with it.

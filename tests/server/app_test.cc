@@ -9,9 +9,13 @@
 #include <spawn.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
+#include "agent/sandbox/sandbox.h"
 #include "tests/server/fake_engine.h"
 #include "tests/server/raw_client.h"
 
@@ -35,6 +39,8 @@ class EndlessEngine : public FakeEngine {
   const EngineHealth health_;
 };
 
+const std::string kResult = "11111";
+
 ServeOptions Options() {
   ServeOptions options{.model = "fake"};
   options.http.host = "127.0.0.1";
@@ -48,14 +54,36 @@ EngineLoader Endless(EngineHealth health) {
   };
 }
 
-// One of the hidden cases as a child process; its standard error is read here.
+constexpr char kTurnMayBegin[] = "go\n";
+
+// Calls python with `code`; its second turn begins when the parent says so on standard input, and tells the result.
+FakeEngine::Options CallsPython(const std::string& code) {
+  const nlohmann::json call = {{"name", "python"}, {"arguments", {{"code", code}}}};
+  FakeEngine::Options options;
+  options.script = [first = "<tool_call>" + call.dump() + "</tool_call>"](const Request& request, int32_t position) {
+    // The result alone holds the number.
+    const std::vector<int32_t>& prompt = request.prompt_tokens;
+    const bool has_result = std::search(prompt.begin(), prompt.end(), kResult.begin(), kResult.end()) != prompt.end();
+    const std::string answer = has_result ? "it is " + kResult : first;
+    return position < static_cast<int32_t>(answer.size()) ? answer[static_cast<size_t>(position)] : kFakeEos;
+  };
+  options.on_submit = [num_turns = 0]() mutable {
+    char line[sizeof(kTurnMayBegin) - 1];
+    if (++num_turns == 2 && read(STDIN_FILENO, line, sizeof(line)) < 0) abort();
+  };
+  return options;
+}
+
+// One of the hidden cases as a child process; its standard error is read here, its standard input written.
 class ChildServer {
  public:
   explicit ChildServer(const std::string& tag) {
-    int ends[2];
+    int ends[2], input[2];
     REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
+    REQUIRE(pipe2(input, O_CLOEXEC) == 0);
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, input[0], STDIN_FILENO);
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
     posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
     std::string program = "/proc/self/exe", test = tag;
@@ -63,7 +91,9 @@ class ChildServer {
     REQUIRE(posix_spawn(&process_, program.c_str(), &actions, nullptr, arguments, environ) == 0);
     posix_spawn_file_actions_destroy(&actions);
     close(ends[1]);
+    close(input[0]);
     log_end_ = ends[0];
+    input_end_ = input[1];
   }
   ~ChildServer() {
     if (!is_over_) {
@@ -71,8 +101,10 @@ class ChildServer {
       waitpid(process_, nullptr, 0);
     }
     close(log_end_);
+    close(input_end_);
   }
 
+  void Say(std::string_view line) const { REQUIRE(write(input_end_, line.data(), line.size()) > 0); }
   void Signal(int number) const { kill(process_, number); }
   // False: the process ended, or said nothing for twenty seconds, without that text.
   bool WaitForLog(std::string_view text) {
@@ -109,6 +141,7 @@ class ChildServer {
 
   pid_t process_ = 0;
   int log_end_ = -1;
+  int input_end_ = -1;
   bool is_log_over_ = false;
   bool is_over_ = false;
   std::string log_;
@@ -181,6 +214,75 @@ TEST_CASE("App: loading that makes no progress is told by the probes", "[app]") 
   CHECK(StatusOfProbe(child.port(), "/readyz") == 503);
   child.Signal(SIGTERM);
   CHECK(child.ExitCode() == 1);
+}
+
+bool HasSandbox() {
+  if (ProbeSandbox().is_complete() && access("/usr/bin/python3", X_OK) == 0) return true;
+  WARN("SKIPPED: no sandbox for programs here, or no python");
+  return false;
+}
+
+std::string StartRun() {
+  const std::string body =
+      R"({"input":"hi","stream":true,"tools":[{"type":"code_interpreter","container":{"type":"auto"}}]})";
+  return absl::StrCat("POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Length: ", body.size(), "\r\n\r\n", body);
+}
+
+int ServeRuns(const std::string& code, int drain_seconds) {
+  ServeOptions options = Options();
+  options.tools.enabled = {"python"};
+  options.drain_seconds = drain_seconds;
+  return RunServe(options, [&code](EngineOptions, Log&) -> absl::StatusOr<std::unique_ptr<Engine>> {
+    return std::make_unique<FakeEngine>(CallsPython(code));
+  });
+}
+
+TEST_CASE("child: a run with a slow tool", "[.][child-slow-tool]") {
+  CHECK(ServeRuns("import time\ntime.sleep(0.3)\nprint(5 * 2222 + 1)", 60) == 0);
+}
+
+TEST_CASE("App: an agent run goes on through the drain, its tool and its next turn included; new ones are refused",
+          "[app]") {
+  if (!HasSandbox()) return;
+  ChildServer child("[child-slow-tool]");
+  REQUIRE(child.WaitForLog("\"ready\""));
+  RawClient client(child.port());
+  client.Send(StartRun());
+  REQUIRE(absl::StrContains(client.ReadUntilText("interpreting"), "interpreting"));
+  child.Signal(SIGTERM);
+  REQUIRE(child.WaitForLog("\"draining\""));
+  RawClient late(child.port());
+  late.Send(StartRun());
+  CHECK(StatusOf(late.ReadResponse()) == 503);
+  CHECK(StatusOfProbe(child.port(), "/readyz") == 503);
+  child.Say(kTurnMayBegin);
+  const std::string stream = Dechunk(BodyOf(client.ReadToEnd()));
+  CHECK(absl::StrContains(stream, "event: response.completed"));
+  CHECK(absl::StrContains(stream, absl::StrCat("it is ", kResult)));
+  CHECK(absl::EndsWith(stream, "data: [DONE]\n\n"));
+  CHECK(child.ExitCode() == 0);
+  CHECK(absl::StrContains(child.log(), "\"cut_requests\":0"));
+}
+
+TEST_CASE("child: a run whose tool never ends", "[.][child-endless-tool]") {
+  CHECK(ServeRuns("while True: pass", 0) == 0);
+}
+
+TEST_CASE("App: an agent run that outlasts the drain ends with an error that says why, and its program ends", "[app]") {
+  if (!HasSandbox()) return;
+  ChildServer child("[child-endless-tool]");
+  REQUIRE(child.WaitForLog("\"ready\""));
+  RawClient client(child.port());
+  client.Send(StartRun());
+  REQUIRE(absl::StrContains(client.ReadUntilText("interpreting"), "interpreting"));
+  child.Signal(SIGTERM);
+  const std::string stream = Dechunk(BodyOf(client.ReadToEnd()));
+  CHECK(absl::StrContains(stream, "event: error\n"));
+  CHECK(absl::StrContains(stream, "the server is shutting down"));
+  CHECK(absl::StrContains(stream, "event: response.failed"));
+  CHECK(absl::EndsWith(stream, "data: [DONE]\n\n"));
+  CHECK(child.ExitCode() == 0);
+  CHECK(absl::StrContains(child.log(), "\"end\":\"cancelled\""));
 }
 
 }  // namespace
