@@ -14,7 +14,6 @@
 namespace millrace {
 namespace {
 
-// OpenAI's shape, as templates expect it.
 absl::StatusOr<TemplateValue> DescribeTool(const Tool& tool) {
   auto parameters = ParseJsonValue(tool.parameters());
   if (!parameters.ok()) return parameters.status();
@@ -22,10 +21,7 @@ absl::StatusOr<TemplateValue> DescribeTool(const Tool& tool) {
   function.as_dict().Set("name", TemplateValue::Text(tool.name()));
   function.as_dict().Set("description", TemplateValue::Text(tool.description()));
   function.as_dict().Set("parameters", *std::move(parameters));
-  TemplateValue described = TemplateValue::Dict();
-  described.as_dict().Set("type", TemplateValue::Text("function"));
-  described.as_dict().Set("function", std::move(function));
-  return described;
+  return OfferFunction(std::move(function));
 }
 
 }  // namespace

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// Reading the tools of a conversation (Conversation::tools). Pure functions.
+// The tools of a conversation (Conversation::tools), made and read. Pure functions.
 #include <string_view>
 
 #include "engine/text/template_value.h"
 
 namespace millrace {
+
+// {"type": "function", "function": `function`}: OpenAI's shape, as templates expect it.
+TemplateValue OfferFunction(TemplateValue function);
 
 // What a tool {"type": "function", "function": {"name", ...}} offers. Views of it.
 struct OfferedFunction {

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "engine/grammar/json_schema.h"
+#include "engine/text/offered_tool.h"
 #include "engine/text/template_json.h"
 #include "server/api/parse_common.h"
 #include "server/messages/block_reader.h"
@@ -57,10 +58,7 @@ TemplateValue ChatTool(const TemplateDict& ordered) {
     const TemplateValue* member = ordered.Find(from);
     if (member != nullptr && !member->is_none()) function.as_dict().Set(to, *member);
   }
-  TemplateValue tool = TemplateValue::Dict();
-  tool.as_dict().Set("type", TemplateValue::Trusted("function"));
-  tool.as_dict().Set("function", std::move(function));
-  return tool;
+  return OfferFunction(std::move(function));
 }
 
 // Their names. Tools with a type of Anthropic's own run at Anthropic, or are known to its models alone: passed over.

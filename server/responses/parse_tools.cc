@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "engine/text/offered_tool.h"
 #include "engine/text/template_json.h"
 #include "engine/text/template_value.h"
 
@@ -28,10 +29,7 @@ TemplateValue ChatTool(const TemplateDict& ordered) {
     const TemplateValue* member = ordered.Find(name);
     if (member != nullptr && !member->is_none()) function.as_dict().Set(name, *member);
   }
-  TemplateValue tool = TemplateValue::Dict();
-  tool.as_dict().Set("type", TemplateValue::Trusted("function"));
-  tool.as_dict().Set("function", std::move(function));
-  return tool;
+  return OfferFunction(std::move(function));
 }
 
 class ToolsReader {
