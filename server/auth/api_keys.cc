@@ -45,10 +45,10 @@ absl::Status CheckRole(const Identity& identity, Access access) {
 // By digest: looking one up takes time that tells at most of digests, and those give no key away.
 struct ApiKeys::Table {
   std::vector<KeyAccount> keys;  // as given
-  absl::flat_hash_map<KeyDigest, size_t> by_digest;
+  absl::flat_hash_map<Digest, size_t> by_digest;
   absl::flat_hash_map<std::string, TenantAccount> tenants;
 
-  const KeyAccount* Find(const KeyDigest& digest) const {
+  const KeyAccount* Find(const Digest& digest) const {
     const auto found = by_digest.find(digest);
     return found == by_digest.end() ? nullptr : &keys[found->second];
   }
@@ -56,7 +56,7 @@ struct ApiKeys::Table {
 
 uint64_t TenantSalt(std::string_view tenant_name) {
   if (tenant_name.empty()) return 0;
-  const KeyDigest digest = DigestOf(tenant_name);
+  const Digest digest = Sha256(tenant_name);
   uint64_t salt = 0;
   std::memcpy(&salt, digest.data(), sizeof(salt));
   return salt | 1;  // never the anonymous tenant's
@@ -203,7 +203,7 @@ absl::StatusOr<Identity> ApiKeys::Authorize(std::string_view authorization, std:
   if (key.empty()) {
     return absl::UnauthenticatedError("no API key given; send it as 'Authorization: Bearer KEY'");
   }
-  const KeyAccount* found = table->Find(DigestOf(key));
+  const KeyAccount* found = table->Find(Sha256(key));
   if (found == nullptr) return absl::UnauthenticatedError("incorrect API key provided");
   if (clock_() >= found->entry.expires) {
     return WithErrorCode(absl::UnauthenticatedError(absl::StrCat("the key '", found->entry.name, "' has expired")),

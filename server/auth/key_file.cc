@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/auth/key_file.h"
 
-#include <openssl/sha.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
@@ -255,12 +254,6 @@ absl::Status ReadLines(std::string_view text, std::string_view path, KeyFile& fi
 
 }  // namespace
 
-KeyDigest DigestOf(std::string_view key) {
-  KeyDigest digest;
-  SHA256(reinterpret_cast<const unsigned char*>(key.data()), key.size(), digest.data());
-  return digest;
-}
-
 absl::Status SetKey(std::string_view key_or_digest, KeyEntry& entry) {
   if (absl::StartsWith(Absl(key_or_digest), Absl(kDigestPrefix))) {
     const std::string_view hex = key_or_digest.substr(kDigestPrefix.size());
@@ -269,7 +262,7 @@ absl::Status SetKey(std::string_view key_or_digest, KeyEntry& entry) {
     std::memcpy(entry.digest.data(), bytes.data(), entry.digest.size());
   } else {
     if (key_or_digest.empty()) return absl::InvalidArgumentError("empty key");
-    entry.digest = DigestOf(key_or_digest);
+    entry.digest = Sha256(key_or_digest);
   }
   const absl::string_view first(reinterpret_cast<const char*>(entry.digest.data()), 4);
   entry.name = absl::StrCat("key-", absl::BytesToHexString(first));

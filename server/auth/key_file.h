@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 // The file that names keys and tenants, read into plain data. Pure functions; no key is ever part of a message.
-#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -11,12 +10,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "cache/cache_key.h"
 #include "server/auth/rate_limits.h"
 
 namespace millrace {
-
-using KeyDigest = std::array<unsigned char, 32>;  // SHA-256
-KeyDigest DigestOf(std::string_view key);
 
 // What a key may be used for.
 struct Roles {
@@ -26,7 +23,7 @@ struct Roles {
 };
 
 struct KeyEntry {
-  KeyDigest digest{};
+  Digest digest{};
   std::string name;  // for logs and lists; "key-" and the digest's first 8 hex digits unless given
   std::string tenant;
   std::optional<double> weight;  // without: the tenant's

@@ -22,7 +22,7 @@ absl::StatusOr<NewKey> MakeNewKey(const NewKeyOptions& options) {
   if (RAND_bytes(bytes, sizeof(bytes)) != 1) return absl::UnavailableError("the system has no random numbers");
   NewKey made;
   made.key = kKeyPrefix + absl::WebSafeBase64Escape(absl::string_view(reinterpret_cast<char*>(bytes), sizeof(bytes)));
-  const KeyDigest digest = DigestOf(made.key);
+  const Digest digest = Sha256(made.key);
   std::vector<std::string> fields;
   const auto add = [&fields](const char* name, const std::string& value) {
     if (!value.empty()) fields.push_back(absl::StrCat(name, ": \"", absl::CHexEscape(value), "\""));

@@ -17,7 +17,7 @@ std::string TenantOf(const ApiKeys& keys, const std::string& key, Access access 
 }
 
 std::string HexDigest(std::string_view key) {
-  const KeyDigest digest = DigestOf(key);
+  const Digest digest = Sha256(key);
   return absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(digest.data()), digest.size()));
 }
 
