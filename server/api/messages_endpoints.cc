@@ -69,6 +69,30 @@ class MessageRun {
   bool has_begun_ = false;
 };
 
+// The agent's own, or what the client chose.
+absl::StatusOr<std::vector<std::shared_ptr<Tool>>> ServerTools(const ToolSet& set, const MessagesRequest& request,
+                                                               const Agent* agent) {
+  if (agent != nullptr && !request.tool_servers.empty()) {
+    return ParamError("tools",
+                      absl::StrCat("the agent '", agent->name, "' has tools of its own: only functions can be added"),
+                      kUnsupportedValue);
+  }
+  std::vector<std::shared_ptr<Tool>> tools;
+  if (agent != nullptr && !request.forbids_calls) tools = agent->tools;
+  for (const ToolServerChoice& choice : request.tool_servers) {
+    const auto chosen = ChooseTools(set, choice);
+    if (!chosen.ok()) return chosen.status();
+    for (const ServedTool* served : *chosen) tools.push_back(served->tool);
+  }
+  return tools;
+}
+
+ToolSource SourceOf(const ToolSet& set, std::string_view name) {
+  const ServedTool* served = set.FindServed(name);
+  if (served == nullptr) return {.server = kOwnToolServer, .name = std::string(name)};
+  return {.server = served->server, .name = served->name};
+}
+
 }  // namespace
 
 void ApiHandler::Messages(Call& call) {
@@ -80,8 +104,15 @@ void ApiHandler::Messages(Call& call) {
   if (!answerer.ok()) return Refuse(call, answerer.status());
   const Agent* agent = answerer->agent.get();
   if (agent != nullptr) ApplyAgent(*agent, request->chat);
+  const ToolSet& set = parts_.runs->tools();
+  auto tools = ServerTools(set, *request, agent);
+  if (!tools.ok()) return Refuse(call, tools.status());
   call.request.body = {};  // a long run should not hold it
 
+  std::vector<std::string> required = std::move(request->chat.required_tools);
+  for (const std::shared_ptr<Tool>& tool : *tools) {
+    if (request->must_call) required.emplace_back(tool->name());
+  }
   const int64_t max_tokens = request->chat.params.max_tokens.value_or(0);
   StreamOptions stream;
   stream.keep_alive = kPing;
@@ -91,10 +122,7 @@ void ApiHandler::Messages(Call& call) {
                            .model = std::move(answerer->name),
                            .max_tokens = max_tokens,
                            .shows_thinking = request->shows_thinking,
-                           .server_of = [&tools = parts_.runs->tools()](std::string_view name) {
-                             const ServedTool* served = tools.FindServed(name);
-                             return served != nullptr ? served->server : kOwnToolServer;
-                           }};
+                           .source_of = [&set](std::string_view name) { return SourceOf(set, name); }};
   if (request->mode == AnswerMode::kStream) {
     events.stream = [sink = out.get()](std::string_view bytes) { sink->Write(bytes); };
   }
@@ -103,10 +131,10 @@ void ApiHandler::Messages(Call& call) {
                     .caller = MakeCaller(call, "messages"),
                     .params = std::move(request->chat.params),
                     .request = {.conversation = std::move(request->chat.conversation),
-                                .required_tools = std::move(request->chat.required_tools),
+                                .tools = *std::move(tools),
+                                .required_tools = std::move(required),
                                 .calls = request->chat.calls_once ? CallsPerTurn::kOne : CallsPerTurn::kAny,
                                 .limits = LimitsFor(agent)}};
-  if (agent != nullptr && !request->forbids_calls) args.request.tools = agent->tools;
   args.request.limits.max_output_tokens = TighterLimit(args.request.limits.max_output_tokens, max_tokens);
   args.sink = [run](RunEvent&& event) { run->OnEvent(event); };
   args.on_done = [run](RunResult&& result) { run->OnDone(result); };
@@ -125,10 +153,9 @@ void ApiHandler::CountTokens(Call& call) {
   if (!answerer.ok()) return Refuse(call, answerer.status());
   const Agent* agent = answerer->agent.get();
   if (agent != nullptr) ApplyAgent(*agent, request->chat);
-  if (agent != nullptr && !request->forbids_calls) {
-    absl::Status status = OfferTools(agent->tools, request->chat.conversation);
-    if (!status.ok()) return Refuse(call, status);
-  }
+  auto tools = ServerTools(parts_.runs->tools(), *request, agent);
+  if (!tools.ok()) return Refuse(call, tools.status());
+  if (absl::Status status = OfferTools(*tools, request->chat.conversation); !status.ok()) return Refuse(call, status);
   auto tokens = (*generator)->RenderChat(request->chat);
   if (!tokens.ok()) return Refuse(call, tokens.status());
   std::string body;

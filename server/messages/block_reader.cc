@@ -6,7 +6,9 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "agent/mcp/tool_definition.h"
 #include "engine/text/template_json.h"
+#include "server/agents/tool_set.h"
 
 namespace millrace {
 namespace {
@@ -141,6 +143,10 @@ void BlockReader::AddToolUse(JsonFields& block) {
   if (call.id.empty()) block.Fail("id", "is required", kMissingParameter);
   if (call.name.empty()) block.Fail("name", "is required", kMissingParameter);
   if (role_ != "assistant") block.Fail("type", "'tool_use' belongs to the assistant");
+  // As the model called it.
+  std::string server;
+  block.Read("server_name", server);
+  if (!server.empty() && server != kOwnToolServer) call.name = McpToolName(server, call.name);
   call.arguments = ArgumentsOf(block);
   if (!block.status().ok()) return;
   AppendText("");

@@ -110,14 +110,16 @@ void MessageEvents::On(const CallMade& made) {
   CloseBlock();
   const bool is_ours = made.owner == CallOwner::kServer;
   const std::string input = InputOf(made.tool_call);
+  ToolSource source{.name = made.tool_call.name};
+  if (is_ours && args_.source_of) source = args_.source_of(made.tool_call.name);
   const auto block = [&](std::string_view shown_input) {
     std::string out;
     JsonObject object(out);
     object.Text("type", is_ours ? "mcp_tool_use" : "tool_use")
         .Text("id", made.tool_call.id)
-        .Text("name", made.tool_call.name)
+        .Text("name", source.name)
         .Raw("input", shown_input);
-    if (is_ours) object.Text("server_name", args_.server_of ? args_.server_of(made.tool_call.name) : "");
+    if (is_ours) object.Text("server_name", source.server);
     object.End();
     return out;
   };

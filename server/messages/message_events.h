@@ -13,13 +13,18 @@
 
 namespace millrace {
 
+// What offers a tool of ours, and its name there.
+struct ToolSource {
+  std::string server;
+  std::string name;
+};
+
 struct MessageEventsArgs {
   std::string id;
   std::string model;
   int64_t max_tokens = 0;
   bool shows_thinking = true;
-  // The server a tool of ours belongs to; null: none has a name.
-  std::function<std::string(std::string_view tool_name)> server_of;
+  std::function<ToolSource(std::string_view tool_name)> source_of;  // of a tool of ours; null: none has a name
   // Server-sent events as they come, each whole: "event: ...\ndata: ...\n\n". Null: nobody streams.
   std::function<void(std::string_view bytes)> stream;
 };

@@ -61,8 +61,39 @@ TemplateValue ChatTool(const TemplateDict& ordered) {
   return OfferFunction(std::move(function));
 }
 
+// All tools of a server that we know by its name, or those that `configs` enables where `default_config` disables all.
+void ReadToolset(JsonFields& tool, MessagesRequest& request) {
+  ToolServerChoice server;
+  tool.Read("mcp_server_name", server.label);
+  if (server.label.empty()) tool.Fail("mcp_server_name", "is required", kMissingParameter);
+  for (const ToolServerChoice& other : request.tool_servers) {
+    if (other.label == server.label) tool.Fail("mcp_server_name", "is named by another tool set");
+  }
+  const auto is_enabled = [&tool](const json* config, bool by_default) {
+    if (config == nullptr) return by_default;
+    if (!config->is_object()) tool.Fail("configs", "must be objects", kInvalidType);
+    JsonFields fields(*config, tool.path() + "configs.");
+    fields.Read("enabled", by_default);
+    tool.Adopt(fields);
+    return by_default;
+  };
+  const bool are_all = is_enabled(tool.Find("default_config"), true);
+  if (!are_all) server.allowed.emplace();
+  const json* configs = tool.Find("configs");
+  if (configs != nullptr && !configs->is_object()) return tool.Fail("configs", "must be an object", kInvalidType);
+  if (configs == nullptr) return request.tool_servers.push_back(std::move(server));
+  for (const auto& [name, config] : configs->items()) {
+    const bool is_allowed = is_enabled(&config, are_all);
+    if (are_all && !is_allowed) {
+      tool.Fail("configs", "can disable a tool only where 'default_config' disables all", kUnsupportedValue);
+    }
+    if (!are_all && is_allowed) server.allowed->push_back(name);
+  }
+  request.tool_servers.push_back(std::move(server));
+}
+
 // Their names. Tools with a type of Anthropic's own run at Anthropic, or are known to its models alone: passed over.
-std::vector<std::string> ReadToolList(JsonFields& fields, const TemplateDict& ordered, Conversation& conversation) {
+std::vector<std::string> ReadToolList(JsonFields& fields, const TemplateDict& ordered, MessagesRequest& request) {
   std::vector<std::string> names;
   const json* list = fields.Find("tools");
   if (list == nullptr) return names;
@@ -73,6 +104,10 @@ std::vector<std::string> ReadToolList(JsonFields& fields, const TemplateDict& or
     JsonFields tool((*list)[i], absl::StrCat("tools[", i, "]."));
     std::string type, name, description;
     tool.Read("type", type);
+    if (type == "mcp_toolset") {
+      ReadToolset(tool, request);
+      fields.Adopt(tool);
+    }
     if (!type.empty() && type != "custom") continue;
     tool.Read("name", name);
     tool.Read("description", description);
@@ -89,7 +124,7 @@ std::vector<std::string> ReadToolList(JsonFields& fields, const TemplateDict& or
     names.push_back(std::move(name));
     tools.push_back(ChatTool(ordered.Find("tools")->as_list().items[i].as_dict()));
   }
-  if (!tools.empty()) conversation.tools = TemplateValue::List(std::move(tools));
+  if (!tools.empty()) request.chat.conversation.tools = TemplateValue::List(std::move(tools));
   return names;
 }
 
@@ -105,8 +140,10 @@ void ReadToolChoice(JsonFields& fields, std::vector<std::string> names, Messages
   if (type == "none") {
     request.forbids_calls = true;
     chat.conversation.tools = TemplateValue();
+    request.tool_servers.clear();
   } else if (type == "any") {
-    if (names.empty()) inner.Fail("type", "needs 'tools'");
+    request.must_call = true;
+    if (names.empty() && request.tool_servers.empty()) inner.Fail("type", "needs 'tools'");
     chat.required_tools = std::move(names);
   } else if (type == "tool") {
     inner.Read("name", name);
@@ -194,7 +231,7 @@ absl::StatusOr<MessagesRequest> ParseMessages(std::string_view body, MessagesPur
   request.mode = is_stream ? AnswerMode::kStream : AnswerMode::kWhole;
   ReadMessagesSampling(fields, purpose, request.chat.params);
   ReadMessageList(fields, in_order, conversation);
-  ReadToolChoice(fields, ReadToolList(fields, in_order, conversation), request);
+  ReadToolChoice(fields, ReadToolList(fields, in_order, request), request);
   ReadThinking(fields, request);
   ReadOutputFormat(fields, in_order, request.chat.params);
   if (!fields.status().ok()) return fields.status();

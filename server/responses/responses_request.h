@@ -10,15 +10,10 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "server/agents/tool_choice.h"
 #include "server/pipeline/requests.h"
 
 namespace millrace {
-
-// Tools that the server runs and the client asked for by the label of what offers them.
-struct ToolServerChoice {
-  std::string label;
-  std::optional<std::vector<std::string>> allowed;  // names; without: all it has
-};
 
 struct ResponsesRequest {
   ChatRequest chat;  // history and instructions included; required_tools: a function named by tool_choice

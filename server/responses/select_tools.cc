@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "engine/text/template_value.h"
 #include "server/wire/api_error.h"
 #include "server/wire/json_object.h"
@@ -15,51 +14,9 @@ namespace {
 
 constexpr char kPython[] = "python";
 
-std::vector<std::string> Labels(const ToolSet& set) {
-  std::vector<std::string> labels = {kOwnToolServer};
-  for (const ServedTool& served : set.served()) {
-    if (std::find(labels.begin(), labels.end(), served.server) == labels.end()) labels.push_back(served.server);
-  }
-  return labels;
-}
-
-absl::Status Missing(const ToolSet& set, std::string_view label, std::string_view name) {
-  std::string there;
-  for (const ServedTool& served : set.served()) {
-    if (served.server == label) absl::StrAppend(&there, there.empty() ? "" : ", ", served.name);
-  }
-  return ParamError("tools",
-                    absl::StrCat("'", std::string(label), "' does not offer the tool '",
-                                 std::string(name.substr(0, 64)), "'; it offers: ", there.empty() ? "none" : there),
-                    kUnsupportedValue);
-}
-
 void Take(std::shared_ptr<Tool> tool, CallLook look, SelectedTools& selected) {
   const auto [found, is_new] = selected.looks.try_emplace(std::string(tool->name()), std::move(look));
   if (is_new) selected.tools.push_back(std::move(tool));
-}
-
-absl::Status TakeFrom(const ToolSet& set, const ToolServerChoice& choice, SelectedTools& selected) {
-  const std::vector<std::string> labels = Labels(set);
-  if (std::find(labels.begin(), labels.end(), choice.label) == labels.end()) {
-    return ParamError("tools",
-                      absl::StrCat("there is no tool server '", choice.label.substr(0, 64),
-                                   "'; there is: ", absl::StrJoin(labels, ", ")),
-                      kUnsupportedValue);
-  }
-  std::map<std::string, std::shared_ptr<Tool>, std::less<>> there;
-  for (const ServedTool& served : set.served()) {
-    if (served.server != choice.label) continue;
-    there[served.name] = served.tool;
-    if (!choice.allowed) Take(served.tool, {.label = served.server, .name = served.name}, selected);
-  }
-  if (!choice.allowed) return absl::OkStatus();
-  for (const std::string& name : *choice.allowed) {
-    const auto found = there.find(name);
-    if (found == there.end()) return Missing(set, choice.label, name);
-    Take(found->second, {.label = choice.label, .name = name}, selected);
-  }
-  return absl::OkStatus();
 }
 
 // What was chosen of each configured server, in the order in which it was. Our own tools are in no need of it.
@@ -108,11 +65,17 @@ absl::StatusOr<SelectedTools> SelectTools(const ToolSet& set, const ResponsesReq
   }
   if (request.has_code_interpreter) {
     std::shared_ptr<Tool> python = set.Find(kPython);
-    if (python == nullptr) return Missing(set, kOwnToolServer, kPython);
+    if (python == nullptr) {
+      return ChooseTools(set, {.label = kOwnToolServer, .allowed = std::vector<std::string>{kPython}}).status();
+    }
     Take(std::move(python), {.is_code = true}, selected);
   }
   for (const ToolServerChoice& choice : request.tool_servers) {
-    if (absl::Status status = TakeFrom(set, choice, selected); !status.ok()) return status;
+    const auto chosen = ChooseTools(set, choice);
+    if (!chosen.ok()) return chosen.status();
+    for (const ServedTool* served : *chosen) {
+      Take(served->tool, {.label = served->server, .name = served->name}, selected);
+    }
   }
   selected.listings = ListServers(set, request, selected);
   return selected;

@@ -121,6 +121,25 @@ def test_a_server_that_dies_fails_the_call_and_serves_the_next(shop):
     assert call["status"] == "completed" and call["name"] == "environment"
 
 
+def test_messages_offer_a_server_s_tools_too(shop):
+    body = {"model": MODEL, "max_tokens": 200, "temperature": 0, "messages": [{"role": "user", "content": "What is 4821 times 37?"}],
+            "tools": [{"type": "mcp_toolset", "mcp_server_name": "old", "default_config": {"enabled": False},
+                       "configs": {"calculator": {"enabled": True}}}], "tool_choice": {"type": "any"}}
+    content = json.loads(post(shop.base, body, "/v1/messages"))["content"]
+    use, result = content[:2]
+    assert use["type"] == "mcp_tool_use" and use["server_name"] == "old" and use["name"] == "calculator"
+    assert result["type"] == "mcp_tool_result" and result["tool_use_id"] == use["id"]
+
+    def count(asked):
+        return json.loads(post(shop.base, asked, "/v1/messages/count_tokens"))["input_tokens"]
+
+    assert count(body) > count({"model": MODEL, "messages": body["messages"]}) + 30
+    body["tools"][0]["mcp_server_name"] = "other"
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        post(shop.base, body, "/v1/messages")
+    assert refused.value.code == 400 and "no tool server 'other'" in refused.value.read().decode()
+
+
 def test_a_required_server_that_does_not_come_up_keeps_us_from_starting(start, tmp_path):
     for entry, why in [({"command": sys.executable, "args": ["-c", "raise SystemExit(1)"]}, "has ended"),
                        ({"command": "no-such-program"}, "no program 'no-such-program'"),

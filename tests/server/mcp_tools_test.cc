@@ -114,7 +114,9 @@ ToolOptions With(std::vector<McpServerOptions> servers) {
 }
 
 TEST_CASE("ToolSet: tools of servers stand beside ours, each under a name of its own", "[mcp]") {
-  const auto set = ToolSet::Create(With({Shell("one", kTwoTools), Shell("two", kTwoTools)}));
+  McpServerOptions other = Shell("one", kTwoTools);
+  other.env[1].second = "other";  // a value of one server's is not the other's
+  const auto set = ToolSet::Create(With({other, Shell("two", kTwoTools)}));
   INFO(set.status().ToString());
   REQUIRE(set.ok());
   REQUIRE(set->all().size() == 5);
@@ -124,6 +126,7 @@ TEST_CASE("ToolSet: tools of servers stand beside ours, each under a name of its
   CHECK(served->server == "two");
   CHECK(served->name == "say.it");
   CHECK(served->tool->Call("{}", absl::Now() + absl::Seconds(60), Cancellation()).text == "hello");
+  CHECK(set->Find("one__b")->Call("{}", absl::Now() + absl::Seconds(60), Cancellation()).text == "other");
   CHECK(set->FindServed("clock")->server == kOwnToolServer);
   CHECK(set->Find("say.it") == nullptr);
 }

@@ -159,12 +159,13 @@ struct Streamed {
 Streamed Stream(std::vector<Turn> turns, RunRequest request, bool shows_thinking = true) {
   ScriptedModel model(std::move(turns));
   std::string bytes;
-  MessageEvents events({.id = "msg_1",
-                        .model = "m",
-                        .max_tokens = 5,
-                        .shows_thinking = shows_thinking,
-                        .server_of = [](std::string_view) { return std::string("millrace"); },
-                        .stream = [&bytes](std::string_view piece) { bytes += piece; }});
+  MessageEvents events(
+      {.id = "msg_1",
+       .model = "m",
+       .max_tokens = 5,
+       .shows_thinking = shows_thinking,
+       .source_of = [](std::string_view name) { return ToolSource{.server = "millrace", .name = std::string(name)}; },
+       .stream = [&bytes](std::string_view piece) { bytes += piece; }});
   events.Begin(10);
   const Cancellation cancellation;
   const RunResult result =
@@ -251,6 +252,45 @@ TEST_CASE("Messages: the client's calls are tool_use, ours come with their resul
   CHECK(ours.message["content"][0]["server_name"] == "millrace");
   CHECK(ours.message["content"][1]["content"][0]["text"] == "4");
   CHECK(ours.message["stop_reason"] == "end_turn");
+}
+
+TEST_CASE("Messages: a tool set names a server of ours, and which of its tools", "[messages]") {
+  const auto ask = [](const std::string& tools, const std::string& choice = "") {
+    return Parse(absl::StrCat(R"({"max_tokens":9,"messages":[{"role":"user","content":"hi"}],"tools":)", tools,
+                              choice.empty() ? "" : R"(,"tool_choice":{"type":")" + choice + "\"}", "}"));
+  };
+  const MessagesRequest all = ask(R"([{"type":"mcp_toolset","mcp_server_name":"shop"}])", "any");
+  REQUIRE(all.tool_servers.size() == 1);
+  CHECK(all.tool_servers[0].label == "shop");
+  CHECK_FALSE(all.tool_servers[0].allowed.has_value());
+  CHECK(all.must_call);
+  const MessagesRequest some =
+      ask(R"([{"type":"mcp_toolset","mcp_server_name":"shop","default_config":{"enabled":false},
+      "configs":{"buy":{"enabled":true},"sell":{"enabled":false},"look":{}}}])");
+  CHECK(*some.tool_servers[0].allowed == std::vector<std::string>{"buy"});
+  CHECK_FALSE(some.must_call);
+  CHECK(ask(R"([{"type":"mcp_toolset","mcp_server_name":"shop"}])", "none").tool_servers.empty());
+  const auto refused = [](json tool) { return Refused({{"tools", {std::move(tool)}}}); };
+  CHECK(refused({{"type", "mcp_toolset"}}).code == "missing_required_parameter");
+  CHECK(refused({{"type", "mcp_toolset"}, {"mcp_server_name", "s"}, {"configs", {{"a", {{"enabled", false}}}}}}) ==
+        Refusal{"tools[0].configs", "unsupported_value"});
+  CHECK(refused({{"type", "mcp_toolset"}, {"mcp_server_name", "s"}, {"configs", json::array({1})}}).param ==
+        "tools[0].configs");
+  CHECK(refused({{"type", "mcp_toolset"}, {"mcp_server_name", "s"}, {"configs", {{"a", 1}}}}).code == "invalid_type");
+  const json twice = {{"type", "mcp_toolset"}, {"mcp_server_name", "s"}};
+  CHECK(Refused({{"tools", {twice, twice}}}).param == "tools[1].mcp_server_name");
+}
+
+TEST_CASE("Messages: a server's call comes back under the name that the model used", "[messages]") {
+  const MessagesRequest request = Parse(R"({"max_tokens":9,"messages":[{"role":"user","content":"hi"},
+      {"role":"assistant","content":[
+        {"type":"mcp_tool_use","id":"1","server_name":"shop","name":"buy","input":{}},
+        {"type":"mcp_tool_result","tool_use_id":"1","content":[{"type":"text","text":"ok"}]},
+        {"type":"mcp_tool_use","id":"2","server_name":"millrace","name":"clock","input":{}},
+        {"type":"mcp_tool_result","tool_use_id":"2","content":"noon"}]}]})");
+  const std::string outline = Outline(request.chat.conversation);
+  CHECK(outline.find("[shop__buy{}]") != outline.npos);
+  CHECK(outline.find("[clock{}]") != outline.npos);
 }
 
 TEST_CASE("Messages: why it stopped", "[messages]") {
