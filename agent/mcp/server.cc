@@ -75,7 +75,7 @@ absl::StatusOr<std::shared_ptr<McpServer::Incarnation>> McpServer::Connect(const
                                         if (num_told++ < kMaxErrorLines) Tell(kToolServerSays, line);
                                       },
                                   .on_fault = [this](std::string_view what) { Tell("breaks the protocol", what); },
-                                  .on_tools_changed = [changed = incarnation.get()] { changed->is_list_stale = true; }};
+                                  .on_tools_changed = [changed = incarnation.get()] { ++changed->num_changes; }};
   absl::StatusOr<std::unique_ptr<McpSession>> session = McpSession::Open(parts_.launch, events, patience);
   if (!session.ok()) return session.status();
   incarnation->session = *std::move(session);
@@ -184,12 +184,13 @@ ToolResult McpServer::Call(const McpToolDefinition& tool, std::string_view argum
     return may_pass ? Transient(std::move(text)) : ToolError(std::move(text));
   }
   Incarnation& incarnation = **ready;
-  if (incarnation.is_list_stale.exchange(false)) {
+  // Each call that finds a change looks for itself: none goes past one that is still being looked at.
+  if (const int num_changes = incarnation.num_changes; incarnation.num_compared < num_changes) {
     if (absl::Status status = CompareTools(*incarnation.session, patience); !status.ok()) {
-      incarnation.is_list_stale = true;
       return ToolError(
           absl::StrCat("the tool server changed its tools and does not list them: ", std::string(status.message())));
     }
+    incarnation.num_compared = num_changes;
   }
   if (IsRefused(tool)) {
     return ToolError("the tool server has changed this tool since it was agreed to; it is not called any more");

@@ -30,8 +30,8 @@ struct McpServerConfig {
   std::optional<std::vector<std::string>> allowed_tools;  // by their names there; without: all
   absl::Duration start_time = absl::Seconds(30);          // from its launch to its list of tools
   absl::Duration tool_time = absl::InfiniteDuration();    // of a call, where the run's own limit is not shorter
-  bool trusts_annotations =
-      false;  // its word that a tool may be called twice is believed: failed calls are tried again
+  // Its word that a tool may be called twice is believed: calls that failed are tried again.
+  bool trusts_annotations = false;
 };
 
 // The event of a line that a server wrote for people.
@@ -61,7 +61,8 @@ class McpServer {
   using Patience = McpSession::Patience;
   // One run of the server.
   struct Incarnation {
-    std::atomic<bool> is_list_stale{false};
+    std::atomic<int> num_changes{0};        // of its list, that it told
+    std::atomic<int> num_compared{0};       // of these, that were looked at
     std::atomic<bool> has_answered{false};  // a call: it is not broken from the start
     std::unique_ptr<McpSession> session;
   };

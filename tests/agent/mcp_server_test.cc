@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <optional>
 
 #include "absl/strings/match.h"
 #include "absl/time/clock.h"
@@ -330,6 +331,32 @@ TEST_CASE("McpServer: tools that changed behind our back are refused, the others
     CHECK(absl::StrContains(result.text, "changed this tool"));
     CHECK(Call(*tools[1]).text == "{}");
   }
+}
+
+TEST_CASE("McpServer: no call goes past a change that is still being looked at") {
+  int num_lists = 0;
+  std::optional<ScriptedPeer::Line> held;
+  Fixture f({[&](ScriptedPeer& peer, const ScriptedPeer::Line& line) {
+    const PoliteScript before, after{.tools = R"([{"name":"echo","inputSchema":{}}])"};
+    if (line.method == "tools/list" && ++num_lists == 2) {
+      held = line;
+      return;
+    }
+    if (line.method == "tools/call" && !held) {
+      peer.Write("{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}\n");
+    } else if (held) {
+      after(peer, *held);
+    }
+    num_lists > 1 ? after(peer, line) : before(peer, line);
+  }});
+  const auto tools = MakeMcpTools(f.Started());
+  CHECK(Call(*tools[0]).text == "{}");
+  std::string first;
+  std::thread other([&] { first = Call(*tools[0]).text; });
+  CHECK(f.peers[0]->WaitFor(R"("id":4})"));  // the first one's question for the list
+  CHECK(absl::StrContains(Call(*tools[0]).text, "changed this tool"));
+  other.join();
+  CHECK(absl::StrContains(first, "changed this tool"));
 }
 
 TEST_CASE("McpServer: where the server can tell of changes, it is asked to") {
