@@ -12,6 +12,7 @@
 #include "kernels/cuda/common/ptx.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/matmul_plan.h"
+#include "kernels/cuda/warpgroups.h"
 
 namespace millrace::cuda_bench {
 namespace {
@@ -61,7 +62,8 @@ struct Format {
 constexpr Format kFormats[] = {{"bf16", WeightFormat::kDense, 0},
                                {"int8", WeightFormat::kInt8, 0},
                                {"int8/32", WeightFormat::kInt8, 32},
-                               {"int4/128", WeightFormat::kInt4, 128}};
+                               {"int4/128", WeightFormat::kInt4, 128},
+                               {"int4/32", WeightFormat::kInt4, 32}};
 
 struct Layer {
   const char* name;
@@ -72,6 +74,7 @@ constexpr Layer kLayers[] = {{"qkv", 6144, 4096}, {"o", 4096, 4096}, {"gate_up",
 
 struct Machine {
   int num_multiprocessors = 0;
+  bool has_warpgroups = false;
   double bandwidth = 0;
   double bf16_roof = 0;
   double int8_roof = 0;
@@ -92,6 +95,7 @@ void ReportMatmul(const Format& format, const Layer& layer, const cuda::MatmulLa
                                                        .w = launch.w,
                                                        .x_dtype = is_int8 ? DType::kI8 : DType::kBF16,
                                                        .num_multiprocessors = machine.num_multiprocessors,
+                                                       .has_warpgroups = machine.has_warpgroups,
                                                        .partial_bytes = size_t{48} << 20,
                                                        .scratch_bytes = size_t{64} << 20});
   std::printf(
@@ -130,7 +134,8 @@ void BenchLayer(const Format& format, const Layer& layer, const Machine& machine
   launch.workspace = allocate(workspace_bytes);
   launch.workspace_bytes = workspace_bytes;
   launch.num_multiprocessors = machine.num_multiprocessors;
-  for (const int64_t rows : {1, 4, 8, 16, 17, 32, 64, 65, 128, 129, 256, 512, 2048}) {
+  launch.has_warpgroups = machine.has_warpgroups;
+  for (const int64_t rows : {1, 4, 8, 16, 17, 32, 64, 65, 128, 129, 176, 177, 256, 512, 2048}) {
     launch.x.rows = launch.out.rows = rows;
     ReportMatmul(format, layer, launch, machine);
   }
@@ -140,6 +145,7 @@ void BenchLayer(const Format& format, const Layer& layer, const Machine& machine
 void Run() {
   Machine machine;
   Require(cudaDeviceGetAttribute(&machine.num_multiprocessors, cudaDevAttrMultiProcessorCount, 0), "the device");
+  Require(cuda::FindWarpgroups(machine.has_warpgroups), "what the kernels were built for");
   machine.bandwidth = MeasureCopyBandwidth();
   machine.bf16_roof = MeasureTensorRoof<float>(machine.num_multiprocessors, 16);
   machine.int8_roof = MeasureTensorRoof<int32_t>(machine.num_multiprocessors, 32);

@@ -98,6 +98,8 @@ __device__ inline void StoreOutputPair(const MatmulEpilogue& epilogue, int row, 
   StoreFloatPair(epilogue.out, epilogue.out_dtype, index, sums);
 }
 
+inline constexpr int kAndOr = 0xea;  // lop3: (a & b) | c
+
 // How the 16-bit types meet the tensor cores, and how small unsigned integers become them without a conversion: the
 // bits of kBase | q are those of base + q, so q - zero is one exact subtraction.
 struct Bf16Math {

@@ -14,8 +14,6 @@
 
 namespace millrace::cuda {
 
-inline constexpr int kAndOr = 0xea;  // lop3: (a & b) | c
-
 template <typename TheMath>
 struct Int4Format {
   using Math = TheMath;

@@ -55,9 +55,12 @@ cudaError_t LaunchSkinnyMatmul(const MatmulTask& task, cudaStream_t stream);
 // Tiles of up to kTileRows x 128 channels. Dense in x's type, and int8 with a scale per channel; REQUIRES as above.
 cudaError_t LaunchTileMatmul(const MatmulTask& task, cudaStream_t stream);
 
-// Tiles of up to kWarpgroupRows x 256 channels on sm_90: int8 with a scale per channel; REQUIRES as above, and passes
-// of kWarpgroupRows or half as many rows.
+// Tiles of up to WarpgroupRows x 256 channels on sm_90: int8 with a scale per channel, and int4 where x is
+// bfloat16; REQUIRES as above, and
+// passes of a multiple of kWarpgroupRowStep rows.
 cudaError_t LaunchWarpgroupMatmul(const MatmulTask& task, cudaStream_t stream);
+cudaError_t LaunchWarpgroupInt8Matmul(const MatmulTask& task, cudaStream_t stream);
+cudaError_t LaunchWarpgroupInt4Matmul(const MatmulTask& task, cudaStream_t stream);
 
 // Grouped weights as dense rows of `dtype`: out [num_channels, K] of stride round_up(K, 8), from first_channel (a
 // multiple of 16) on.

@@ -16,8 +16,10 @@ inline constexpr int kTileRows = 256;          // at most; blocks of up to half 
 inline constexpr int kTileStageBytes = 64;     // along k
 
 inline constexpr int kWarpgroupChannels = 256;  // of a block of the warpgroup kernel
-inline constexpr int kWarpgroupRows = 128;      // at most; up to half as many take another form
 inline constexpr int kWarpgroupStageBytes = 128;
+inline constexpr int kWarpgroupRowStep = 16;  // between the numbers of rows that a pass may have
+// At most; what registers hold of sums beside unpacked operands of int4.
+constexpr int WarpgroupRows(WeightFormat format) { return format == WeightFormat::kInt4 ? 176 : 192; }
 
 // A block of the skinny kernel for passes of up to some rows.
 struct SkinnyBlock {

@@ -16,6 +16,7 @@ constexpr double kSharedBytes = 128;
 constexpr double kProducts = 1024;    // of 16-bit numbers on tensor cores; twice of int8
 constexpr double kWarpgroupGain = 2;  // of products straight from shared memory, on the one architecture that has them
 constexpr double kUnpackedInputs = 96;  // grouped weights to 16 bits
+constexpr double kScaledInputs = 25;    // and spread along k, and times their scales
 constexpr double kShownShare = 0.2;     // of what hides behind the slowest
 constexpr double kPlainProducts = 2;
 constexpr double kStartClocks = 4000;  // a launch, and the first bytes of a block
@@ -197,36 +198,49 @@ MatmulCandidate PlanExpandTile(const MatmulProblem& problem) {
   return candidate;
 }
 
-// Rows are multiplied 64 at a time; a tile's last warpgroup rests where it has none.
 Work WarpgroupWork(const MatmulProblem& problem, int rows_per_pass) {
-  const auto k_bytes = static_cast<double>(problem.w.k);
+  const double k_bytes = static_cast<double>(problem.w.k) * XBytes(problem.w);
   const int64_t row_tiles = CeilDiv(problem.num_rows, rows_per_pass);
   const int64_t channel_tiles = CeilDiv(problem.w.n, kWarpgroupChannels);
-  constexpr int kGroupRows = kWarpgroupRows / 2;
-  const auto num_rows = static_cast<double>(RoundUp(problem.num_rows, kGroupRows));
+  const auto num_rows = static_cast<double>(row_tiles * rows_per_pass);
   const auto padded_n = static_cast<double>(channel_tiles * kWarpgroupChannels);
+  const double weight_bytes = WeightBytes(problem.w) * padded_n / static_cast<double>(problem.w.n);
   Work work;
   work.num_tiles = row_tiles * channel_tiles;
-  work.memory_bytes = padded_n * k_bytes + static_cast<double>(problem.num_rows) * (k_bytes + 2.0 * padded_n);
-  work.l2_bytes = (static_cast<double>(row_tiles) * padded_n + static_cast<double>(channel_tiles) * num_rows) * k_bytes;
-  work.shared_bytes = (static_cast<double>(channel_tiles) * num_rows + num_rows / kGroupRows * padded_n) * k_bytes;
+  work.memory_bytes =
+      weight_bytes + static_cast<double>(problem.num_rows) * (k_bytes + 2.0 * static_cast<double>(problem.w.n));
+  work.l2_bytes =
+      static_cast<double>(row_tiles) * weight_bytes + static_cast<double>(channel_tiles) * num_rows * k_bytes;
+  // Rows are read by every 64 channels; of int4 weights what is unpacked stays in registers.
+  work.shared_bytes = static_cast<double>(row_tiles) * weight_bytes + padded_n / 64 * num_rows * k_bytes;
   work.products = num_rows * padded_n * k_bytes / 2 / kWarpgroupGain;
-  work.num_stages = CeilDiv(problem.w.k, kWarpgroupStageBytes);
+  if (problem.w.group_size != 0) {
+    work.unpacked_inputs = static_cast<double>(row_tiles) * padded_n * static_cast<double>(problem.w.k) *
+                           (kUnpackedInputs / kScaledInputs);
+  }
+  work.num_stages = CeilDiv(problem.w.k * XBytes(problem.w), kWarpgroupStageBytes);
   work.tile_sums = work.slot_sums = static_cast<int64_t>(kWarpgroupChannels) * rows_per_pass;
   work.blocks_per_processor = 1;
   return work;
 }
 
 MatmulCandidate PlanWarpgroup(const MatmulProblem& problem) {
-  MatmulCandidate candidate = {.kernel = MatmulKernel::kWarpgroup, .skip_reason = OperandFault(problem)};
-  if (problem.w.format != WeightFormat::kInt8 || problem.w.group_size != 0) {
-    candidate.skip_reason = "not int8 with a scale per channel";
+  MatmulCandidate best = {.kernel = MatmulKernel::kWarpgroup, .skip_reason = OperandFault(problem)};
+  const bool is_int8 = problem.w.format == WeightFormat::kInt8 && problem.w.group_size == 0;
+  const bool is_int4 = problem.w.format == WeightFormat::kInt4 && problem.x_dtype == DType::kBF16;
+  if (!is_int8 && !is_int4) best.skip_reason = "neither int4 by bfloat16 nor int8 with a scale per channel";
+  if (problem.num_rows <= kWarpgroupRowStep) best.skip_reason = "rows for the skinny kernel";
+  if (!problem.has_warpgroups) best.skip_reason = "the device does not multiply by warpgroups";
+  if (best.skip_reason != nullptr) return best;
+  best.cost_clocks = -1;
+  const int64_t min_passes = CeilDiv(problem.num_rows, WarpgroupRows(problem.w.format));
+  for (int64_t passes = min_passes; passes <= min_passes + kMorePasses; ++passes) {
+    MatmulCandidate candidate = {.kernel = MatmulKernel::kWarpgroup};
+    candidate.rows_per_pass = static_cast<int>(RoundUp(CeilDiv(problem.num_rows, passes), kWarpgroupRowStep));
+    ChooseBlocks(WarpgroupWork(problem, candidate.rows_per_pass), problem, candidate);
+    if (best.cost_clocks < 0 || candidate.cost_clocks < best.cost_clocks) best = candidate;
   }
-  if (!problem.has_warpgroups) candidate.skip_reason = "the device does not multiply by warpgroups";
-  if (candidate.skip_reason != nullptr) return candidate;
-  candidate.rows_per_pass = problem.num_rows <= kWarpgroupRows / 2 ? kWarpgroupRows / 2 : kWarpgroupRows;
-  ChooseBlocks(WarpgroupWork(problem, candidate.rows_per_pass), problem, candidate);
-  return candidate;
+  return best;
 }
 
 MatmulCandidate PlanPlain(const MatmulProblem& problem) {

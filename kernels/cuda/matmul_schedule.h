@@ -92,6 +92,7 @@ struct alignas(16) SumQuad {
 
 // Who adds up: all of a block's threads, or its first ones, with a barrier of theirs.
 struct WholeBlock {
+  static constexpr int kQuadsAhead = 8;  // partial sums on the way to a thread: more would not fit the registers
   __device__ static int NumThreads() { return static_cast<int>(blockDim.x); }
   __device__ static void Sync() { __syncthreads(); }
 };
@@ -127,7 +128,6 @@ __device__ bool GatherSegments(const MatmulTask& task, const Segment& segment, c
 #pragma unroll
     for (int r = 0; r < 4; ++r) sums[i][r] = Sum{0};
   }
-  constexpr int kQuadsAhead = 8;
   for (int b = segment.first_block; b <= segment.last_block; ++b) {
     const SumQuad<Sum>* const slot = partials + kCount * num_threads * (2 * b + (b == segment.first_block ? 1 : 0));
 #pragma unroll
@@ -136,7 +136,7 @@ __device__ bool GatherSegments(const MatmulTask& task, const Segment& segment, c
       const SumQuad<Sum> quad = slot[i * num_threads];
 #pragma unroll
       for (int r = 0; r < 4; ++r) sums[i][r] += quad.sums[r];
-      if (i % kQuadsAhead == kQuadsAhead - 1) __syncwarp();  // more loads on the way would not fit the registers
+      if (i % Team::kQuadsAhead == Team::kQuadsAhead - 1) __syncwarp();
     }
   }
   return true;

@@ -13,8 +13,8 @@
 
 namespace millrace::cuda_test {
 
-// How often numbers are rounded on the way, beyond the sum itself.
-enum class WeightRounding { kExact, kToActivations };
+// How often numbers are rounded on the way, beyond the sum itself: weights perhaps to the type of x, or surely, once.
+enum class WeightRounding { kExact, kToActivations, kOnce };
 
 // Rows of x and out are longer than K and N: what lies between stays NaN, so a kernel that reads or writes there shows.
 class MatmulCase {
@@ -75,7 +75,9 @@ class MatmulCase {
         double want = 0;
         double magnitude = 0;
         for (int k = 0; k < shape_.k; ++k) {
-          const double product = x_[static_cast<size_t>(row) * shape_.k + k] * Weight(n, k);
+          double weight = Weight(n, k);
+          if (rounding == WeightRounding::kOnce) weight = Rounded(shape_.x_dtype, static_cast<float>(weight));
+          const double product = x_[static_cast<size_t>(row) * shape_.k + k] * weight;
           want += product;
           magnitude += std::fabs(product);
         }

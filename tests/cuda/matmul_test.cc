@@ -31,6 +31,7 @@ constexpr Format kInt8Grouped = {WeightFormat::kInt8, DType::kBF16, 32, false};
 constexpr Format kInt8GroupedF16 = {WeightFormat::kInt8, DType::kF16, 128, false};
 constexpr Format kInt4 = {WeightFormat::kInt4, DType::kBF16, 128, false};
 constexpr Format kInt4Zeros = {WeightFormat::kInt4, DType::kBF16, 32, true};
+constexpr Format kInt4Half = {WeightFormat::kInt4, DType::kBF16, 64, true};
 constexpr Format kInt4F16 = {WeightFormat::kInt4, DType::kF16, 64, true};
 
 struct Size {
@@ -64,10 +65,10 @@ bool HasWarpgroups() {
   return major == 9;
 }
 
-constexpr size_t kPartialSums = size_t{256} * 128 * 2;  // of a block, for the largest tile
+constexpr size_t kPartialSums = size_t{256} * 192 * 2;  // of a block, for the largest tile
 
 void RunShared(MatmulCase& matmul, const Sharing& sharing, cudaError_t (*launch)(const MatmulTask&, cudaStream_t),
-               const std::string& name) {
+               const std::string& name, WeightRounding rounding = WeightRounding::kExact) {
   MatmulTask task = matmul.Task();
   DeviceArray<float> partials(kPartialSums * (sharing.num_split_blocks + 1));
   DeviceArray<int32_t> counters(std::vector<int32_t>(sharing.num_split_blocks + 1, 0));
@@ -77,7 +78,7 @@ void RunShared(MatmulCase& matmul, const Sharing& sharing, cudaError_t (*launch)
   task.partials = partials.data();
   task.counters = counters.data();
   EXPECT(launch(task, nullptr) == cudaSuccess) << name << Describe(matmul.shape());
-  matmul.Check(name);
+  matmul.Check(name, rounding);
   const std::vector<unsigned char> first = matmul.Output();
   for (const int32_t counter : counters.Download()) EXPECT(counter == 0) << name << "a counter is left";
   matmul.Poison();
@@ -95,9 +96,13 @@ void RunTile(const Format& format, const Size& size, const Sharing& sharing) {
   RunShared(matmul, sharing, cuda::LaunchTileMatmul, "tile");
 }
 
-void RunWarpgroup(const Size& size, const Sharing& sharing) {
-  MatmulCase matmul(ShapeOf(kInt8, size), static_cast<uint32_t>(size.m * 1000 + size.n));
-  RunShared(matmul, sharing, cuda::LaunchWarpgroupMatmul, "warpgroup");
+WeightRounding WarpgroupRounding(const Format& format) {
+  return format.format == WeightFormat::kInt4 ? WeightRounding::kOnce : WeightRounding::kExact;
+}
+
+void RunWarpgroup(const Format& format, const Size& size, const Sharing& sharing) {
+  MatmulCase matmul(ShapeOf(format, size), static_cast<uint32_t>(size.m * 1000 + size.n));
+  RunShared(matmul, sharing, cuda::LaunchWarpgroupMatmul, "warpgroup", WarpgroupRounding(format));
 }
 
 void RunPlain(const MatmulShape& shape) {
@@ -188,25 +193,51 @@ KERNEL_TEST("matmul tile: blocks that share tiles, more tiles than blocks") {
   RunTile(kDenseBf16, {300, 20, 64}, {32, 2, 2});  // ten tiles of rows: two groups
 }
 
-KERNEL_TEST("matmul warpgroup: rows, channels and K around the edges of tiles") {
+KERNEL_TEST("matmul warpgroup: int8, rows, channels and K around the edges of tiles") {
   if (!HasWarpgroups()) return;
-  RunWarpgroup({1, 1, 16}, {64, 1, 1});
-  RunWarpgroup({64, 255, 144}, {64, 1, 1});
-  RunWarpgroup({65, 40, 112}, {128, 1, 1});
-  RunWarpgroup({127, 257, 640}, {128, 2, 2});
-  RunWarpgroup({129, 128, 128}, {128, 2, 2});
+  RunWarpgroup(kInt8, {1, 1, 16}, {16, 1, 1});
+  RunWarpgroup(kInt8, {64, 255, 144}, {64, 1, 1});
+  RunWarpgroup(kInt8, {65, 40, 112}, {80, 1, 1});
+  RunWarpgroup(kInt8, {127, 257, 640}, {128, 2, 2});
+  RunWarpgroup(kInt8, {129, 128, 128}, {80, 2, 2});
+}
+
+KERNEL_TEST("matmul warpgroup: int4, rows, channels and K around the edges of tiles, groups of every size") {
+  if (!HasWarpgroups()) return;
+  RunWarpgroup(kInt4, {1, 1, 128}, {16, 1, 1});
+  RunWarpgroup(kInt4Zeros, {17, 255, 96}, {32, 1, 1});  // the last stage is half of one
+  RunWarpgroup(kInt4Half, {64, 257, 64}, {64, 2, 2});
+  RunWarpgroup(kInt4Zeros, {66, 144, 32}, {80, 1, 1});
+  RunWarpgroup(kInt4, {127, 130, 640}, {128, 1, 1});
+  RunWarpgroup(kInt4Half, {131, 40, 192}, {80, 2, 2});
+}
+
+KERNEL_TEST("matmul warpgroup: every number of rows that a pass may have") {
+  if (!HasWarpgroups()) return;
+  for (const Format& format : {kInt8, kInt4}) {
+    for (int rows = 16; rows <= cuda::WarpgroupRows(format.format); rows += cuda::kWarpgroupRowStep) {
+      RunWarpgroup(format, {rows, 20, 128}, {rows, 1, 1});
+    }
+    MatmulCase matmul(ShapeOf(format, {8, 20, 128}), 1);
+    MatmulTask task = matmul.Task();
+    task.rows_per_pass = 8, task.num_blocks = 1;
+    EXPECT(cuda::LaunchWarpgroupMatmul(task, nullptr) == cudaErrorInvalidValue) << "there is no such kernel";
+  }
 }
 
 KERNEL_TEST("matmul warpgroup: blocks that share tiles, more tiles than blocks") {
   if (!HasWarpgroups()) return;
-  RunWarpgroup({100, 100, 1152}, {128, 3, 3});  // one tile in three
-  RunWarpgroup({50, 700, 1024}, {64, 2, 2});    // a wave, then one tile for two
-  RunWarpgroup({200, 300, 256}, {128, 3, 1});   // a wave, then one tile for one; the last rows are one group's
+  RunWarpgroup(kInt8, {100, 100, 1152}, {112, 3, 3});    // one tile in three
+  RunWarpgroup(kInt8, {50, 700, 1024}, {64, 2, 2});      // a wave, then one tile for two
+  RunWarpgroup(kInt8, {200, 300, 256}, {112, 3, 1});     // a wave, then one tile for one; the last rows are fewer
+  RunWarpgroup(kInt4, {20, 100, 1152}, {32, 3, 3});      // blocks end inside groups
+  RunWarpgroup(kInt4Zeros, {90, 600, 480}, {48, 4, 4});  // a wave, then two tiles for four
+  RunWarpgroup(kInt4Half, {40, 700, 320}, {48, 2, 2});   // a wave, then one tile for two
 }
 
 KERNEL_TEST("matmul: bias, residual and float32 outputs in every kernel") {
   for (const DType out : {DType::kF32, DType::kF16}) {
-    for (const Format& format : {kDenseF16, kInt8, kInt4F16, kInt8GroupedF16}) {
+    for (const Format& format : {kDenseF16, kInt8, kInt4F16, kInt4Half, kInt8GroupedF16}) {
       for (const int n : {37, 41}) {
         MatmulShape shape = ShapeOf(format, {18, n, 256});
         shape.out_dtype = out;
@@ -214,12 +245,15 @@ KERNEL_TEST("matmul: bias, residual and float32 outputs in every kernel") {
         shape.has_residual = true;
         MatmulCase skinny(shape, 3);
         RunShared(skinny, {24, 2, 2}, cuda::LaunchSkinnyMatmul, "skinny");
-        if (format.group_size != 0) continue;
-        MatmulCase tile(shape, 4);
-        RunShared(tile, {32, 2, 2}, cuda::LaunchTileMatmul, "tile");
-        if (format.format != WeightFormat::kInt8 || !HasWarpgroups()) continue;
+        const bool is_grouped = format.group_size != 0;
+        if (!is_grouped) {
+          MatmulCase tile(shape, 4);
+          RunShared(tile, {32, 2, 2}, cuda::LaunchTileMatmul, "tile");
+        }
+        const bool is_int4 = format.format == WeightFormat::kInt4 && format.dtype == DType::kBF16;
+        if (!HasWarpgroups() || (!is_int4 && (is_grouped || format.format != WeightFormat::kInt8))) continue;
         MatmulCase warpgroup(shape, 4);
-        RunShared(warpgroup, {64, 2, 2}, cuda::LaunchWarpgroupMatmul, "warpgroup");
+        RunShared(warpgroup, {32, 2, 2}, cuda::LaunchWarpgroupMatmul, "warpgroup", WarpgroupRounding(format));
       }
     }
   }

@@ -106,7 +106,7 @@ class RandomWeight {
           static_cast<size_t>(shape_.n) * (shape_.group_size != 0 ? shape_.k / shape_.group_size : 1);
       integers_ = random.Ints(count, is_int4 ? 0 : -128, is_int4 ? 15 : 127);
       for (size_t i = 0; i < num_groups; ++i) {
-        scales_.push_back(Rounded(DType::kBF16, random.Float(0.001f, 0.02f)));  // exact in float16 with its unit
+        scales_.push_back(Rounded(DType::kF16, random.Float(0.001f, 0.02f)));  // 11 bits, as checkpoints have them
         if (shape_.has_zeros) zeros_.push_back(static_cast<uint8_t>(random.Int(0, 15)));
       }
       values_.resize(is_int4 ? count / 2 : count);

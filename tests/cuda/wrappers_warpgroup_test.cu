@@ -168,13 +168,24 @@ void CheckAlongK(const std::string& what) {
 KERNEL_TEST("wgmma: operands in shared memory, along k, in every swizzle") {
   if (!IsHopper()) return;
   CheckAlongK<Kind::kS8, 128>("s8 n128");
-  CheckAlongK<Kind::kS8, 256>("s8 n256");
   CheckAlongK<Kind::kBf16, 128>("bf16 n128");
   CheckAlongK<Kind::kF16, 128>("f16 n128");
   CheckAlongK<Kind::kBf16Registers, 64>("bf16 registers n64");
   CheckAlongK<Kind::kBf16Registers, 128>("bf16 registers n128");
   CheckAlongK<Kind::kF16Registers, 64>("f16 registers n64");
   CheckAlongK<Kind::kF16Registers, 128>("f16 registers n128");
+}
+
+template <Kind kKind, int... kColumns>
+void CheckColumns(const std::string& what) {
+  const Operand a = {}, b = {.start = 8192};
+  (CheckProduct<kKind, kColumns>(a, b, what + " n" + std::to_string(kColumns)), ...);
+}
+
+KERNEL_TEST("wgmma: every number of columns") {
+  if (!IsHopper()) return;
+  CheckColumns<Kind::kS8, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192>("s8");
+  CheckColumns<Kind::kBf16Registers, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176>("bf16 registers");
 }
 
 template <Kind kKind, int kColumns>
@@ -197,10 +208,11 @@ KERNEL_TEST("wgmma: operand B across k") {
 
 constexpr int kBoxRows = 32;
 // A box at (x, y) into shared memory and out as it lies, then 256 bytes behind it by a bulk copy.
+template <uint32_t kBoxBytes>
 __global__ void CopyKernel(const __grid_constant__ CUtensorMap map, int x, int y, const uint4* plain, uint4* out) {
   __shared__ ptx::Mbarrier barrier;
   auto* shared = reinterpret_cast<uint4*>(ptx::AlignShared<1024>(ptx::SharedMemory<unsigned char>()));
-  constexpr int kUnits = kBoxRows * static_cast<int>(kTensorBoxBytes) / 16;
+  constexpr int kUnits = kBoxRows * static_cast<int>(kBoxBytes) / 16;
   if (threadIdx.x == 0) {
     ptx::MbarrierInit(&barrier, 1);
     ptx::MbarrierInitFence();
@@ -214,31 +226,41 @@ __global__ void CopyKernel(const __grid_constant__ CUtensorMap map, int x, int y
   for (int i = static_cast<int>(threadIdx.x); i < kUnits + 16; i += kThreads) out[i] = shared[i];
 }
 
-KERNEL_TEST("tensor copies: boxes inside and over the edges, swizzled, with zeros outside; bulk copies behind them") {
-  if (!IsHopper()) return;
+template <uint32_t kBoxBytes>
+void CheckBoxes() {
   constexpr int kRows = 50, kRowBytes = 200, kStride = 208;
   Random random(5);
   const std::vector<unsigned char> matrix = RandomBytes<Kind::kS8>(random, size_t{kRows} * kStride);
   DeviceArray<unsigned char> device(matrix), plain(RandomBytes<Kind::kS8>(random, 256));
   CUtensorMap map;
-  EXPECT(MakeTensorMap({device.data(), kRowBytes, kRows, kStride, kBoxRows}, map) == cudaSuccess);
+  EXPECT(MakeTensorMap({device.data(), kRowBytes, kRows, kStride, kBoxRows, kBoxBytes}, map) == cudaSuccess);
   for (const auto& [x, y] : std::vector<std::pair<int, int>>{{0, 0}, {128, 0}, {16, 30}, {0, 64}}) {
-    DeviceArray<unsigned char> out(size_t{kBoxRows} * kTensorBoxBytes + 256);
+    DeviceArray<unsigned char> out(size_t{kBoxRows} * kBoxBytes + 256);
     const LaunchShape shape = {.grid = dim3(1), .block = dim3(kThreads), .shared_bytes = out.num_bytes() + 1024};
-    EXPECT(Launch(CopyKernel, shape, map, x, y, reinterpret_cast<const uint4*>(plain.data()),
+    EXPECT(Launch(CopyKernel<kBoxBytes>, shape, map, x, y, reinterpret_cast<const uint4*>(plain.data()),
                   reinterpret_cast<uint4*>(out.data())) == cudaSuccess);
     const std::vector<unsigned char> got = out.Download();
-    for (uint32_t at = 0; at < kBoxRows * kTensorBoxBytes; ++at) {
-      const int row = y + static_cast<int>(at / kTensorBoxBytes), column = x + static_cast<int>(at % kTensorBoxBytes);
+    for (uint32_t at = 0; at < kBoxRows * kBoxBytes; ++at) {
+      const int row = y + static_cast<int>(at / kBoxBytes), column = x + static_cast<int>(at % kBoxBytes);
       const bool is_inside = row < kRows && column < kRowBytes;
       const unsigned char want =
           is_inside ? matrix[static_cast<size_t>(row) * kStride + static_cast<size_t>(column)] : 0;
-      EXPECT(got[reference::SwizzledAddress(at, 3)] == want) << "box at" << x << y << "byte" << at;
+      const uint32_t place = kBoxBytes == kTensorBoxBytes ? reference::SwizzledAddress(at, 3) : at;
+      EXPECT(got[place] == want) << "box of" << kBoxBytes << "at" << x << y << "byte" << at;
     }
     const std::vector<unsigned char> tail(got.end() - 256, got.end());
     EXPECT(tail == plain.Download());
   }
   EXPECT(MakeTensorMap({device.data() + 1, kRowBytes, 10, kStride, kBoxRows}, map) == cudaErrorInvalidValue);
+}
+
+KERNEL_TEST("tensor copies: boxes inside and over the edges, swizzled or not, with zeros outside; bulk copies behind") {
+  if (!IsHopper()) return;
+  CheckBoxes<kTensorBoxBytes>();
+  CheckBoxes<16>();
+  CheckBoxes<32>();
+  CheckBoxes<64>();
+  CheckBoxes<256>();
 }
 
 // Two warps pass numbers to each other over many phases, with barriers of both kinds.

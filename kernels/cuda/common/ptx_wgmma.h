@@ -37,6 +37,8 @@ __device__ __forceinline__ uint64_t Advance(uint64_t descriptor, uint32_t num_by
 #ifdef MILLRACE_SIMT
 #include <simt_ptx_wgmma.h>
 #else
+#include "kernels/cuda/common/ptx_wgmma_lists.h"
+
 namespace millrace::cuda::ptx {
 
 __device__ __forceinline__ void WgmmaFence() { MILLRACE_SM90_ASM("wgmma.fence.sync.aligned;" :: : "memory"); }
@@ -53,31 +55,6 @@ __device__ __forceinline__ void ComputeBeforeWait(float value) {
           value) : "memory");
 }
 
-// Operand lists: a product of N columns has N / 2 registers of sums.
-#define MILLRACE_D32                                                       \
-  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define MILLRACE_D64                                                                 \
-  MILLRACE_D32                                                                       \
-  ", "                                                                               \
-  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, " \
-  "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define MILLRACE_D128                                                                            \
-  MILLRACE_D64                                                                                   \
-  ", "                                                                                           \
-  "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "             \
-  "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "             \
-  "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, " \
-  "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
-#define MILLRACE_SUMS4(constraint, d, j) \
-  constraint(d[j][0]), constraint(d[j][1]), constraint(d[j][2]), constraint(d[j][3])
-#define MILLRACE_SUMS16(constraint, d, j)                                                                       \
-  MILLRACE_SUMS4(constraint, d, j), MILLRACE_SUMS4(constraint, d, j + 1), MILLRACE_SUMS4(constraint, d, j + 2), \
-      MILLRACE_SUMS4(constraint, d, j + 3)
-#define MILLRACE_SUMS32(constraint, d, j) MILLRACE_SUMS16(constraint, d, j), MILLRACE_SUMS16(constraint, d, j + 4)
-#define MILLRACE_SUMS64(constraint, d, j) MILLRACE_SUMS32(constraint, d, j), MILLRACE_SUMS32(constraint, d, j + 8)
-#define MILLRACE_SUMS128(constraint, d, j) MILLRACE_SUMS64(constraint, d, j), MILLRACE_SUMS64(constraint, d, j + 16)
-
 // Both operands in shared memory, along k. `x`, `y`, `z`: the operands after the sums' registers.
 #define MILLRACE_WGMMA_SHARED(name, type, columns, shape, registers, sums, constraint, x, y, z, tail)     \
   __device__ __forceinline__ void name(type(&d)[columns / 8][4], uint64_t a, uint64_t b, bool adds) {     \
@@ -87,10 +64,21 @@ __device__ __forceinline__ void ComputeBeforeWait(float value) {
                       ";\n\t}" : sums(constraint, d, 0) : "l"(a),                                         \
                       "l"(b), "r"(static_cast<int>(adds)));                                               \
   }
-MILLRACE_WGMMA_SHARED(WgmmaS8, int32_t, 128, "m64n128k32.s32.s8.s8", MILLRACE_D64, MILLRACE_SUMS64, "+r", "64", "65",
-                      "66", "")
-MILLRACE_WGMMA_SHARED(WgmmaS8, int32_t, 256, "m64n256k32.s32.s8.s8", MILLRACE_D128, MILLRACE_SUMS128, "+r", "128",
-                      "129", "130", "")
+#define MILLRACE_WGMMA_S8(columns, sums, x, y, z)                                                     \
+  MILLRACE_WGMMA_SHARED(WgmmaS8, int32_t, columns, "m64n" #columns "k32.s32.s8.s8", MILLRACE_D##sums, \
+                        MILLRACE_SUMS##sums, "+r", x, y, z, "")
+MILLRACE_WGMMA_S8(16, 8, "8", "9", "10")
+MILLRACE_WGMMA_S8(32, 16, "16", "17", "18")
+MILLRACE_WGMMA_S8(48, 24, "24", "25", "26")
+MILLRACE_WGMMA_S8(64, 32, "32", "33", "34")
+MILLRACE_WGMMA_S8(80, 40, "40", "41", "42")
+MILLRACE_WGMMA_S8(96, 48, "48", "49", "50")
+MILLRACE_WGMMA_S8(112, 56, "56", "57", "58")
+MILLRACE_WGMMA_S8(128, 64, "64", "65", "66")
+MILLRACE_WGMMA_S8(144, 72, "72", "73", "74")
+MILLRACE_WGMMA_S8(160, 80, "80", "81", "82")
+MILLRACE_WGMMA_S8(176, 88, "88", "89", "90")
+MILLRACE_WGMMA_S8(192, 96, "96", "97", "98")
 MILLRACE_WGMMA_SHARED(WgmmaBf16, float, 128, "m64n128k16.f32.bf16.bf16", MILLRACE_D64, MILLRACE_SUMS64, "+f", "64",
                       "65", "66", ", 1, 1, 0, 0")
 MILLRACE_WGMMA_SHARED(WgmmaF16, float, 128, "m64n128k16.f32.f16.f16", MILLRACE_D64, MILLRACE_SUMS64, "+f", "64", "65",
@@ -105,17 +93,47 @@ MILLRACE_WGMMA_SHARED(WgmmaF16, float, 128, "m64n128k16.f32.f16.f16", MILLRACE_D
                       "}, %" b_operand ", adds" tail ";\n\t}" : sums("+f", d, 0) : "r"(a[0]),                     \
                       "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(adds)));                      \
   }
-#define MILLRACE_WGMMA_ORDERS(type, shape)                                                                             \
-  MILLRACE_WGMMA_REGISTERS(Wgmma##type##AlongK, 64, "m64n64" shape, MILLRACE_D32, MILLRACE_SUMS32, "32", "33", "34",   \
-                           "35", "37", "36", ", 1, 1, 0")                                                              \
-  MILLRACE_WGMMA_REGISTERS(Wgmma##type##AcrossK, 64, "m64n64" shape, MILLRACE_D32, MILLRACE_SUMS32, "32", "33", "34",  \
-                           "35", "37", "36", ", 1, 1, 1")                                                              \
-  MILLRACE_WGMMA_REGISTERS(Wgmma##type##AlongK, 128, "m64n128" shape, MILLRACE_D64, MILLRACE_SUMS64, "64", "65", "66", \
-                           "67", "69", "68", ", 1, 1, 0")                                                              \
-  MILLRACE_WGMMA_REGISTERS(Wgmma##type##AcrossK, 128, "m64n128" shape, MILLRACE_D64, MILLRACE_SUMS64, "64", "65",      \
-                           "66", "67", "69", "68", ", 1, 1, 1")
-MILLRACE_WGMMA_ORDERS(Bf16, "k16.f32.bf16.bf16")
-MILLRACE_WGMMA_ORDERS(F16, "k16.f32.f16.f16")
+#define MILLRACE_WGMMA_BF16(order, columns, sums, w, x, y, z, p, b_operand, transposes)                      \
+  MILLRACE_WGMMA_REGISTERS(WgmmaBf16##order, columns, "m64n" #columns "k16.f32.bf16.bf16", MILLRACE_D##sums, \
+                           MILLRACE_SUMS##sums, w, x, y, z, p, b_operand, ", 1, 1, " transposes)
+#define MILLRACE_WGMMA_F16(order, columns, sums, w, x, y, z, p, b_operand, transposes)                    \
+  MILLRACE_WGMMA_REGISTERS(WgmmaF16##order, columns, "m64n" #columns "k16.f32.f16.f16", MILLRACE_D##sums, \
+                           MILLRACE_SUMS##sums, w, x, y, z, p, b_operand, ", 1, 1, " transposes)
+MILLRACE_WGMMA_BF16(AlongK, 16, 8, "8", "9", "10", "11", "13", "12", "0")
+MILLRACE_WGMMA_BF16(AlongK, 32, 16, "16", "17", "18", "19", "21", "20", "0")
+MILLRACE_WGMMA_BF16(AlongK, 48, 24, "24", "25", "26", "27", "29", "28", "0")
+MILLRACE_WGMMA_BF16(AlongK, 64, 32, "32", "33", "34", "35", "37", "36", "0")
+MILLRACE_WGMMA_BF16(AlongK, 80, 40, "40", "41", "42", "43", "45", "44", "0")
+MILLRACE_WGMMA_BF16(AlongK, 96, 48, "48", "49", "50", "51", "53", "52", "0")
+MILLRACE_WGMMA_BF16(AlongK, 112, 56, "56", "57", "58", "59", "61", "60", "0")
+MILLRACE_WGMMA_BF16(AlongK, 128, 64, "64", "65", "66", "67", "69", "68", "0")
+MILLRACE_WGMMA_BF16(AlongK, 144, 72, "72", "73", "74", "75", "77", "76", "0")
+MILLRACE_WGMMA_BF16(AlongK, 160, 80, "80", "81", "82", "83", "85", "84", "0")
+MILLRACE_WGMMA_BF16(AlongK, 176, 88, "88", "89", "90", "91", "93", "92", "0")
+MILLRACE_WGMMA_BF16(AcrossK, 64, 32, "32", "33", "34", "35", "37", "36", "1")
+MILLRACE_WGMMA_BF16(AcrossK, 128, 64, "64", "65", "66", "67", "69", "68", "1")
+MILLRACE_WGMMA_F16(AlongK, 64, 32, "32", "33", "34", "35", "37", "36", "0")
+MILLRACE_WGMMA_F16(AlongK, 128, 64, "64", "65", "66", "67", "69", "68", "0")
+MILLRACE_WGMMA_F16(AcrossK, 64, 32, "32", "33", "34", "35", "37", "36", "1")
+MILLRACE_WGMMA_F16(AcrossK, 128, 64, "64", "65", "66", "67", "69", "68", "1")
+
+// No compiler writes these registers later than here, or reads them earlier: operands before WgmmaFence, sums after the
+// last WgmmaWait.
+template <int kCount>
+__device__ __forceinline__ void PinRegisters(uint32_t (&r)[kCount][4]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(r[i][0]), "+r"(r[i][1]), "+r"(r[i][2]), "+r"(r[i][3]));
+}
+template <int kCount>
+__device__ __forceinline__ void PinRegisters(int32_t (&r)[kCount][4]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(r[i][0]), "+r"(r[i][1]), "+r"(r[i][2]), "+r"(r[i][3]));
+}
+template <int kCount>
+__device__ __forceinline__ void PinRegisters(float (&r)[kCount][4]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(r[i][0]), "+f"(r[i][1]), "+f"(r[i][2]), "+f"(r[i][3]));
+}
 
 // By the order of B.
 template <MatrixOrder kOrder, int kColumnTiles>

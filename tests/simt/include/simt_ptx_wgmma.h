@@ -28,6 +28,8 @@ void WaitProducts(int num_pending, Where where);
 namespace millrace::cuda::ptx {
 
 inline void WgmmaFence(simt::Where where = SIMT_HERE) { simt::FenceProducts(where); }
+template <int kCount, typename Register>
+void PinRegisters(Register (&)[kCount][4]) {}
 inline void WgmmaCommit(simt::Where where = SIMT_HERE) { simt::CommitProducts(where); }
 template <int kPending>
 void WgmmaWait(simt::Where where = SIMT_HERE) {

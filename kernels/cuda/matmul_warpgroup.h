@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+// The matmul for many rows on sm_90a: out^T = W x^T. Channels are the 64 rows of a product and the rows of x its
+// columns, as many as a pass has, in steps of 16: little is multiplied for nothing, whatever the number of rows.
+//
+//   block     two warpgroups that multiply, each 128 of the 256 channels by all rows, and one thread that fetches
+//   stage     128 bytes along k of the rows of x, swizzled, and the weights for them, by tensor copies; 4 or 8 stages,
+//             handed over by a pair of barriers each (full: the bytes are there; empty: all eight warps are done)
+//   products  m64nRk16 or m64nRk32 with R = kRows; the last ones run on while the next are prepared
+//   tiles     as the tile kernel's: shared by the blocks as matmul_schedule.h says
+//   out       8 x 8 sums at a time are transposed among a warp's registers, so that pairs of channels are stored
+//
+// Weights are fetched before the grid dependency is waited for. Internal to matmul_warpgroup_*.cu.
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <utility>
+
+#include "kernels/cuda/common/launch.h"
+#include "kernels/cuda/common/ptx_wgmma.h"
+#include "kernels/cuda/matmul_kernels.h"
+#include "kernels/cuda/matmul_schedule.h"
+#include "kernels/cuda/matmul_warpgroup_store.h"
+#include "kernels/cuda/tensor_map.h"
+
+namespace millrace::cuda {
+
+inline constexpr int kWarpgroupThreads = kGroupThreads * (kConsumerGroups + 1);
+inline constexpr int kEightRowsBytes = 8 * kWarpgroupStageBytes;
+inline constexpr int kProducerRegisters = 40;
+inline constexpr int kConsumerRegisters = 232;
+static_assert(kWarpgroupStageBytes == kTensorBoxBytes, "a stage is a box wide");
+
+// A Format says:
+//   Sum           of a product
+//   kXBytes       of an element of x
+//   kWeightBytes  room for the weights of a stage: a multiple of 1024
+//   Maps          of the weights; MakeMaps(task, maps) on the host
+//   FetchedBytes(task), Fetch(task, maps, place, stage, weights, full): of a stage
+//   Lane          what a thread knows all along
+//   Multiply(task, lane, x, weights, sums, release): the products of a stage, the last group of which may still
+//                 run when it returns; calls release() once the stage before is done with
+template <typename Format, int kRows>
+struct WarpgroupTile {
+  static constexpr int kRowTiles = kRows / 8;
+  static constexpr int kRowBytes = kRows * kWarpgroupStageBytes;
+  static constexpr int kSlotBytes = kRowBytes + Format::kWeightBytes;
+  static constexpr int kNumStages = 224 * 1024 / kSlotBytes >= 8 ? 8 : 4;
+  static constexpr int kSharedBytes = kNumStages * kSlotBytes + 1024;  // the stages start at a multiple of 1024
+  using Sums = typename Format::Sum[kGroupProducts][kRowTiles][4];
+  static_assert(kSlotBytes % 1024 == 0 && kNumStages * kSlotBytes <= 224 * 1024);
+};
+
+template <int kNumStages>
+struct StageBarriers {
+  ptx::Mbarrier full[kNumStages];
+  ptx::Mbarrier empty[kNumStages];
+  __device__ void Release(int fill) {
+    if (threadIdx.x % 32 == 0) ptx::MbarrierArrive(&empty[fill % kNumStages]);
+  }
+};
+
+// What is fetched, by one thread.
+template <typename Format, int kRows>
+struct StageFetcher {
+  using Tile = WarpgroupTile<Format, kRows>;
+  const MatmulTask& task;
+  const CUtensorMap* x_map;
+  const typename Format::Maps* maps;
+  unsigned char* slots;
+  StageBarriers<Tile::kNumStages>* barriers;
+
+  __device__ unsigned char* Slot(int fill) const { return slots + fill % Tile::kNumStages * Tile::kSlotBytes; }
+  __device__ ptx::Mbarrier* Full(int fill) const { return &barriers->full[fill % Tile::kNumStages]; }
+  __device__ void FetchWeights(const TilePlace& place, int stage, int fill) const {
+    ptx::MbarrierArriveExpect(Full(fill), Tile::kRowBytes + Format::FetchedBytes(task));
+    Format::Fetch(task, *maps, place, stage, Slot(fill) + Tile::kRowBytes, Full(fill));
+  }
+  __device__ void FetchRows(const TilePlace& place, int stage, int fill) const {
+    ptx::TensorCopy(Slot(fill), x_map, stage * kWarpgroupStageBytes, place.first_row, Full(fill));
+  }
+
+  __device__ void Run() const {
+    ptx::PrefetchTensorMap(x_map);
+    int fill = 0;  // stages begun
+    Segment segment;
+    for (int i = 0; ComputeSegment(task, i, segment); ++i) {
+      const TilePlace place = FindTilePlace(task, segment.tile, kWarpgroupChannels);
+      int stage = segment.first_stage;
+      if (i == 0) {
+        const int num_early = min(Tile::kNumStages, segment.end_stage - stage);
+#pragma unroll 1
+        for (int s = 0; s < num_early; ++s) FetchWeights(place, stage + s, s);
+        ptx::GridDependencyWait();
+#pragma unroll 1
+        for (int s = 0; s < num_early; ++s) FetchRows(place, stage + s, s);
+        ptx::GridDependencyLaunch();
+        stage += num_early, fill += num_early;
+      }
+#pragma unroll 1
+      for (; stage < segment.end_stage; ++stage, ++fill) {
+        ptx::MbarrierWait(&barriers->empty[fill % Tile::kNumStages], fill / Tile::kNumStages % 2 ^ 1);
+        FetchWeights(place, stage, fill);
+        FetchRows(place, stage, fill);
+      }
+    }
+  }
+};
+
+template <typename Format, int kRows>
+__device__ void Consume(const MatmulTask& task, const unsigned char* slots,
+                        StageBarriers<WarpgroupTile<Format, kRows>::kNumStages>& barriers) {
+  using Tile = WarpgroupTile<Format, kRows>;
+  ptx::GridDependencyWait();  // the rows' scales, the residual and the partial sums are the predecessors'
+  ptx::GridDependencyLaunch();
+  int fill = 0;
+  Segment segment;
+  for (int i = 0; ComputeSegment(task, i, segment); ++i) {
+    const typename Format::Lane lane;
+    typename Tile::Sums sums = {};
+    auto& flat = reinterpret_cast<typename Format::Sum(&)[kGroupProducts * Tile::kRowTiles][4]>(sums);
+#pragma unroll 1
+    for (int stage = segment.first_stage; stage < segment.end_stage; ++stage, ++fill) {
+      ptx::MbarrierWait(&barriers.full[fill % Tile::kNumStages], fill / Tile::kNumStages % 2);
+      const unsigned char* const slot = slots + fill % Tile::kNumStages * Tile::kSlotBytes;
+      const uint64_t x = ptx::MatrixDescriptor(slot, ptx::Swizzle::k128, 16, kEightRowsBytes);
+      Format::Multiply(task, lane, x, slot + Tile::kRowBytes, sums, [&] {
+        if (stage > segment.first_stage) barriers.Release(fill - 1);
+      });
+    }
+    ptx::WgmmaWait<0>();
+    ptx::PinRegisters(flat);
+    barriers.Release(fill - 1);
+    const TilePlace place = FindTilePlace(task, segment.tile, kWarpgroupChannels);
+    const auto is_used = [&](int sum) { return sum % Tile::kRowTiles * 8 < place.num_rows; };
+    if (!GatherSegments<Consumers>(task, segment, is_used, flat)) continue;
+    ptx::PinRegisters(flat);
+    StoreSums(task, place, sums);
+  }
+}
+
+template <typename Format, int kRows>
+__global__ void __launch_bounds__(kWarpgroupThreads, 1)
+    WarpgroupMatmul(const MatmulTask task, const __grid_constant__ CUtensorMap x_map,
+                    const __grid_constant__ typename Format::Maps maps) {
+  constexpr int kNumStages = WarpgroupTile<Format, kRows>::kNumStages;
+  __shared__ StageBarriers<kNumStages> barriers;
+  unsigned char* const slots = ptx::AlignShared<1024>(ptx::SharedMemory<unsigned char>());
+  for (int i = 0; threadIdx.x == 0 && i < kNumStages; ++i) {
+    ptx::MbarrierInit(&barriers.full[i], 1);
+    ptx::MbarrierInit(&barriers.empty[i], kConsumerGroups * kGroupThreads / 32);
+  }
+  if (threadIdx.x == 0) ptx::MbarrierInitFence();
+  __syncthreads();  // the barriers are there for everyone
+  if (threadIdx.x >= kConsumerGroups * kGroupThreads) {
+    ptx::LowerRegisters<kProducerRegisters>();
+    if (threadIdx.x == kConsumerGroups * kGroupThreads) {
+      StageFetcher<Format, kRows>{task, &x_map, &maps, slots, &barriers}.Run();
+    }
+  } else {
+    ptx::RaiseRegisters<kConsumerRegisters>();
+    Consume<Format, kRows>(task, slots, barriers);
+  }
+}
+
+template <typename Format, int kRows>
+cudaError_t LaunchWarpgroup(MatmulTask task, cudaStream_t stream) {
+  const int num_row_tiles = (task.num_rows + kRows - 1) / kRows;
+  task.num_tiles = static_cast<int>((task.w.n + kWarpgroupChannels - 1) / kWarpgroupChannels) * num_row_tiles;
+  const int64_t row_bytes = task.w.k * Format::kXBytes;
+  task.num_stages = static_cast<int>((row_bytes + kWarpgroupStageBytes - 1) / kWarpgroupStageBytes);
+  CUtensorMap x_map;
+  typename Format::Maps maps;
+  cudaError_t error = Format::MakeMaps(task, maps);
+  if (error == cudaSuccess) {
+    error = MakeTensorMap({task.x, row_bytes, task.num_rows, task.x_stride_bytes, kRows}, x_map);
+  }
+  if (error != cudaSuccess) return error;
+  return Launch(WarpgroupMatmul<Format, kRows>,
+                {.grid = dim3(static_cast<unsigned>(task.num_blocks)),
+                 .block = dim3(kWarpgroupThreads),
+                 .shared_bytes = WarpgroupTile<Format, kRows>::kSharedBytes,
+                 .stream = stream,
+                 .is_dependent = task.is_dependent},
+                task, x_map, maps);
+}
+
+// The kernel of the task's rows_per_pass, one of kRows.
+template <typename Format, int... kRows>
+cudaError_t LaunchWarpgroupRows(const MatmulTask& task, cudaStream_t stream, std::integer_sequence<int, kRows...>) {
+  cudaError_t error = cudaErrorInvalidValue;
+  ((task.rows_per_pass == kRows ? void(error = LaunchWarpgroup<Format, kRows>(task, stream)) : void()), ...);
+  return error;
+}
+
+}  // namespace millrace::cuda
