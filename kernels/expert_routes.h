@@ -11,7 +11,7 @@ inline constexpr int kMaxExpertChoices = 32;
 struct ExpertRoutes {
   int num_experts = 0;         // E
   int num_choices = 0;         // k
-  int32_t* experts = nullptr;  // [T, k] the best first; the lower number wins a tie
+  int32_t* experts = nullptr;  // [T, k] the best first; the lower number wins a tie; -1 of a row of padding
   float* weights = nullptr;    // [T, k]
   int32_t* places = nullptr;   // [T, k] where a choice stands among all, sorted by expert, then by row
   int32_t* rows = nullptr;     // [T * k] whose choice stands there

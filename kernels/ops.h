@@ -55,7 +55,7 @@ struct RopeAppendArgs {
   float norm_eps = 1e-6f;
   RopeTable rope;
   absl::Span<const int32_t> positions;  // [T]
-  absl::Span<const int64_t> slots;      // [T]: page * page_tokens + offset; negative: nothing is stored
+  absl::Span<const int64_t> slots;      // [T]: page * page_tokens + offset; negative: padding, nothing is stored
   KvLayer kv;
 };
 

@@ -27,7 +27,8 @@ __global__ void __launch_bounds__(kSliceThreads) ExpertCombineKernel(const Combi
   const int64_t row = blockIdx.x;
   const int64_t at = (static_cast<int64_t>(blockIdx.y) * kSliceThreads + threadIdx.x) * kVector;
   ptx::GridDependencyWait();
-  if (at < params.cols) {
+  const bool is_padding = params.routes.experts[row * params.routes.num_choices] < 0;
+  if (at < params.cols && !is_padding) {
     uint16_t* out = params.out + row * params.out_stride;
     Floats8 sum = Load8<Format>(out, at, params.cols);
     const int num_choices = params.routes.num_choices;

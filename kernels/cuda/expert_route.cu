@@ -29,6 +29,7 @@ struct RouteParams {
   int64_t stride;
   int num_rows;
   bool is_normalized;
+  const int64_t* slots;
   ExpertRoutes routes;
 };
 
@@ -62,7 +63,10 @@ __global__ void __launch_bounds__(kThreads) ExpertChooseKernel(const RouteParams
   const int row = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / kWarpSize;
   const ExpertRoutes& routes = params.routes;
   ptx::GridDependencyWait();
-  if (row < params.num_rows) {
+  const bool is_row = row < params.num_rows;
+  const bool is_padding = is_row && params.slots != nullptr && params.slots[row] < 0;
+  if (is_padding && lane < routes.num_choices) routes.experts[row * routes.num_choices + lane] = -1;
+  if (is_row && !is_padding) {
     const float* logits = params.logits + row * params.stride;
     float held[kLogitsALane];
     uint32_t is_taken = 0;  // bit i: held[i]
@@ -114,7 +118,10 @@ __global__ void __launch_bounds__(kThreads) ExpertSortKernel(const RouteParams p
   for (int e = thread; e < kMaxExperts; e += kThreads) counts[e] = 0;
   __syncthreads();  // all counts are zero
   ptx::GridDependencyWait();
-  for (int i = thread; i < num_choices; i += kThreads) atomicAdd(&counts[routes.experts[i]], 1);
+  for (int i = thread; i < num_choices; i += kThreads) {
+    const int expert = routes.experts[i];
+    if (expert >= 0) atomicAdd(&counts[expert], 1);
+  }
   __syncthreads();  // all choices are counted
   int32_t own[kExpertsAThread], sum = 0, total = 0;
 #pragma unroll
@@ -130,7 +137,10 @@ __global__ void __launch_bounds__(kThreads) ExpertSortKernel(const RouteParams p
     if (blockIdx.x == 0 && e < routes.num_experts) routes.starts[e] = before;
     before += own[i];
   }
-  if (blockIdx.x == 0 && thread == 0) routes.starts[routes.num_experts] = total;
+  if (blockIdx.x == 0) {
+    if (thread == 0) routes.starts[routes.num_experts] = total;
+    for (int i = total + thread; i < num_choices; i += kThreads) routes.rows[i] = -1;
+  }
   __syncthreads();  // all starts are there
   const int expert = static_cast<int>(blockIdx.x) * kWarps + thread / kWarpSize;
   const int lane = thread % kWarpSize;
@@ -170,8 +180,12 @@ cudaError_t LaunchExpertRoute(const ExpertRouteLaunch& launch, cudaStream_t stre
                      routes.num_choices >= 1 && routes.num_choices <= routes.num_experts,
                  "as many experts and choices as the kernels have room for");
   if (launch.logits.rows == 0) return cudaSuccess;
-  const RouteParams params = {static_cast<const float*>(launch.logits.data), launch.logits.stride,
-                              static_cast<int>(launch.logits.rows), launch.is_normalized, routes};
+  const RouteParams params = {static_cast<const float*>(launch.logits.data),
+                              launch.logits.stride,
+                              static_cast<int>(launch.logits.rows),
+                              launch.is_normalized,
+                              launch.slots,
+                              routes};
   const auto blocks = [](int64_t warps) { return dim3(static_cast<unsigned>((warps + kWarps - 1) / kWarps)); };
   const cudaError_t error = Launch(ChooseKernelFor(routes.num_experts),
                                    {.grid = blocks(launch.logits.rows),

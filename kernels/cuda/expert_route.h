@@ -12,6 +12,9 @@ namespace millrace::cuda {
 struct ExpertRouteLaunch {
   Matrix logits;              // [T, E] F32
   bool is_normalized = true;  // a row's weights are divided by their sum
+  // [T] a row with a negative one is padding and asks nobody: its choices are -1 and stand nowhere, and as many of
+  // `routes.rows`' last are -1. Null: there is no padding.
+  const int64_t* slots = nullptr;
   ExpertRoutes routes;        // filled
   bool is_dependent = false;
 };

@@ -38,7 +38,8 @@ struct Routes {
             .rows = sources.data(),
             .starts = starts.data()};
   }
-  void Choose(const std::vector<float>& logits, bool is_normalized) {
+  // Rows with a negative slot are padding; without slots there is none.
+  void Choose(const std::vector<float>& logits, bool is_normalized, const std::vector<int64_t>& slots = {}) {
     // Rows of logits are longer than E.
     const int stride = num_experts + 3;
     std::vector<float> padded(static_cast<size_t>(num_rows) * stride, std::numeric_limits<float>::quiet_NaN());
@@ -47,8 +48,12 @@ struct Routes {
     }
     DeviceArray<float> device(padded);
     const Matrix matrix = {device.data(), DType::kF32, num_rows, num_experts, stride};
-    EXPECT(cuda::LaunchExpertRoute({.logits = matrix, .is_normalized = is_normalized, .routes = View()}, nullptr) ==
-           cudaSuccess);
+    DeviceArray<int64_t> device_slots(slots);
+    EXPECT(cuda::LaunchExpertRoute({.logits = matrix,
+                                    .is_normalized = is_normalized,
+                                    .slots = slots.empty() ? nullptr : device_slots.data(),
+                                    .routes = View()},
+                                   nullptr) == cudaSuccess);
     host_chosen = chosen.Download();
     host_weights = weights.Download();
     host_places = places.Download();
@@ -130,6 +135,43 @@ KERNEL_TEST("expert route: ties, infinities and what is no number") {
   Routes routes(4, 4, 3);
   routes.Choose(logits, true);
   CheckRoutes(routes, logits, true);
+}
+
+KERNEL_TEST("expert route and combine: rows of padding ask no expert, and theirs stay as they are") {
+  constexpr int kRows = 21, kExperts = 40, kChoices = 3, kCols = 72;
+  Random random(5);
+  const auto logits = random.Floats(size_t{kRows} * kExperts, -8, 8);
+  std::vector<int64_t> slots(kRows);
+  int num_padding = 0;
+  for (int row = 0; row < kRows; ++row) {
+    slots[static_cast<size_t>(row)] = row % 4 == 1 || row > 17 ? -1 : row;
+    num_padding += slots[static_cast<size_t>(row)] < 0 ? 1 : 0;
+  }
+  Routes whole(kRows, kExperts, kChoices), padded(kRows, kExperts, kChoices);
+  whole.Choose(logits, true);
+  padded.Choose(logits, true, slots);
+  const int num_placed = (kRows - num_padding) * kChoices;
+  EXPECT(padded.host_starts[kExperts] == num_placed);
+  for (int i = 0; i < kRows * kChoices; ++i) {
+    const bool is_padding = slots[static_cast<size_t>(i / kChoices)] < 0;
+    EXPECT(padded.host_chosen[i] == (is_padding ? -1 : whole.host_chosen[i])) << "choice" << i;
+    EXPECT((padded.host_sources[i] < 0) == (i >= num_placed)) << "place" << i;
+    if (is_padding) continue;
+    const int32_t place = padded.host_places[i], expert = padded.host_chosen[i];
+    EXPECT(padded.host_sources[place] == i / kChoices) << "choice" << i;
+    EXPECT(padded.host_starts[expert] <= place && place < padded.host_starts[expert + 1]) << "choice" << i;
+  }
+  DeviceArray<uint16_t> x(std::vector<uint16_t>(size_t{kRows} * kChoices * kCols, Bf16FromFloat(1.0f)));
+  DeviceArray<uint16_t> out(std::vector<uint16_t>(size_t{kRows} * kCols, Bf16FromFloat(2.0f)));
+  EXPECT(cuda::LaunchExpertCombine({.x = {x.data(), DType::kBF16, kRows * kChoices, kCols, kCols},
+                                    .routes = padded.View(),
+                                    .out = {out.data(), DType::kBF16, kRows, kCols, kCols}},
+                                   nullptr) == cudaSuccess);
+  const std::vector<uint16_t> sums = out.Download();
+  for (int i = 0; i < kRows * kCols; ++i) {
+    const float want = slots[static_cast<size_t>(i / kCols)] < 0 ? 2.0f : 3.0f;  // a row's weights sum to one
+    EXPECT_NEAR(FloatFromBf16(sums[static_cast<size_t>(i)]), want, 0.02, "element " + std::to_string(i));
+  }
 }
 
 KERNEL_TEST("expert combine: choices are added in their order, tails included") {

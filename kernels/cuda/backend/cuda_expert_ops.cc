@@ -28,7 +28,8 @@ size_t ScaleBytes(const StepLimits& limits) { return static_cast<size_t>(MaxChoi
 
 size_t CudaExpertOps::WorkspaceBytes(const StepLimits& limits) { return QuantizedBytes(limits) + ScaleBytes(limits); }
 
-absl::Status CudaExpertOps::ReserveWorkspace(const StepLimits& limits) {
+absl::Status CudaExpertOps::ReserveWorkspace(const StepLimits& limits, const int64_t* slots) {
+  slots_ = slots;
   if (limits.num_expert_choices == 0) return absl::OkStatus();
   ASSIGN_OR_RETURN(quantized_values_, DeviceMemory::Allocate(QuantizedBytes(limits), stream_));
   ASSIGN_OR_RETURN(quantized_scales_, DeviceMemory::Allocate(ScaleBytes(limits), stream_));
@@ -43,14 +44,20 @@ absl::StatusOr<std::unique_ptr<PackedExperts>> CudaExpertOps::Pack(
 }
 
 void CudaExpertOps::Route(const RouteArgs& args) {
-  stream_.Keep(LaunchExpertRoute({.logits = args.logits, .is_normalized = args.is_normalized, .routes = args.routes},
+  stream_.Keep(LaunchExpertRoute({.logits = args.logits,
+                                  .is_normalized = args.is_normalized,
+                                  .slots = slots_,
+                                  .routes = args.routes,
+                                  .is_dependent = stream_.overlaps_kernels()},
                                  stream_.get()),
                "choosing experts");
 }
 
 void CudaExpertOps::Dispatch(const DispatchArgs& args) {
   MILLRACE_CHECK(args.out.rows == args.x.rows * args.routes.num_choices, "a row for every choice");
-  stream_.Keep(LaunchGatherRows({.x = args.x, .rows = args.routes.rows, .out = args.out}, stream_.get()),
+  stream_.Keep(LaunchGatherRows(
+                   {.x = args.x, .rows = args.routes.rows, .out = args.out, .is_dependent = stream_.overlaps_kernels()},
+                   stream_.get()),
                "sending rows to experts");
 }
 
@@ -64,19 +71,23 @@ void CudaExpertOps::Matmul(const ExpertMatmulArgs& args) {
                             .experts = w.parts(),
                             .routes = args.routes,
                             .out = args.out,
-                            .num_multiprocessors = config_.num_multiprocessors};
+                            .num_multiprocessors = config_.num_multiprocessors,
+                            .is_dependent = stream_.overlaps_kernels()};
   if (w.takes_int8_rows()) {
     launch.x_quantized = {.values = static_cast<int8_t*>(quantized_values_->data()),
                           .scales = static_cast<float*>(quantized_scales_->data()),
                           .stride = QuantizedStride(args.x.cols)};
-    stream_.Keep(LaunchQuantizeRows({.x = args.x, .out = launch.x_quantized}, stream_.get()),
+    stream_.Keep(LaunchQuantizeRows({.x = args.x, .out = launch.x_quantized, .is_dependent = launch.is_dependent},
+                                    stream_.get()),
                  "quantising rows for experts");
   }
   stream_.Keep(LaunchExpertMatmul(launch, stream_.get()), "a matmul of experts");
 }
 
 void CudaExpertOps::Combine(const CombineArgs& args) {
-  stream_.Keep(LaunchExpertCombine({.x = args.x, .routes = args.routes, .out = args.out}, stream_.get()),
+  stream_.Keep(LaunchExpertCombine(
+                   {.x = args.x, .routes = args.routes, .out = args.out, .is_dependent = stream_.overlaps_kernels()},
+                   stream_.get()),
                "adding up experts");
 }
 

@@ -23,7 +23,8 @@ class CudaExpertOps final : public ExpertOps {
 
   // For steps within the limits; nothing for a model without experts.
   static size_t WorkspaceBytes(const StepLimits& limits);
-  absl::Status ReserveWorkspace(const StepLimits& limits);
+  // `slots`: where every step's lie on the device; rows without one ask no expert.
+  absl::Status ReserveWorkspace(const StepLimits& limits, const int64_t* slots);
 
   // Also InvalidArgument: matrices of different shapes or formats.
   absl::StatusOr<std::unique_ptr<PackedExperts>> Pack(
@@ -36,6 +37,7 @@ class CudaExpertOps final : public ExpertOps {
  private:
   CudaStream& stream_;
   const CudaExpertOpsConfig config_;
+  const int64_t* slots_ = nullptr;
   std::unique_ptr<DeviceMemory> quantized_values_;  // of sorted rows, where weights take int8
   std::unique_ptr<DeviceMemory> quantized_scales_;
 };

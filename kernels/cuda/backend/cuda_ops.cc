@@ -96,7 +96,7 @@ absl::Status CudaOps::ReserveWorkspace(const StepLimits& limits) {
   ASSIGN_OR_RETURN(attention_workspace_, DeviceMemory::Allocate(AttentionBytes(limits), stream_));
   ASSIGN_OR_RETURN(quantized_values_, DeviceMemory::Allocate(QuantizedBytes(limits), stream_));
   ASSIGN_OR_RETURN(quantized_scales_, DeviceMemory::Allocate(ScaleBytes(limits), stream_));
-  RETURN_IF_ERROR(experts_.ReserveWorkspace(limits));
+  RETURN_IF_ERROR(experts_.ReserveWorkspace(limits, staging_.slots()));
   if (cublaslt_ != nullptr) {
     ASSIGN_OR_RETURN(cublaslt_workspace_, DeviceMemory::Allocate(CublasLt::kWorkspaceBytes, stream_));
   }
