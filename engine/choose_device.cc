@@ -26,38 +26,40 @@ int CudaOrdinal(const std::string& name) {
   return are_digits && absl::SimpleAtoi(digits, &ordinal) ? ordinal : -1;
 }
 
-absl::StatusOr<std::unique_ptr<Device>> OpenCuda(const std::string& name, int ordinal) {
-  auto device = MakeCudaDevice({.ordinal = ordinal});
+absl::StatusOr<std::unique_ptr<Device>> OpenCuda(const std::string& name, const CudaDeviceOptions& cuda) {
+  auto device = MakeCudaDevice(cuda);
   if (device.ok()) return device;
   return absl::Status(device.status().code(), absl::StrCat("--device ", name, ": ", device.status().message()));
 }
 
-absl::StatusOr<std::unique_ptr<Device>> FirstDevice(const std::string& name, const CpuDeviceOptions& cpu) {
+absl::StatusOr<std::unique_ptr<Device>> FirstDevice(const std::string& name, const CpuDeviceOptions& cpu,
+                                                    CudaDeviceOptions cuda) {
   if (name == "auto") {
-    if (auto device = MakeCudaDevice({}); device.ok()) return device;
+    if (auto device = MakeCudaDevice(cuda); device.ok()) return device;
   }
   if (name == "auto" || name == "cpu") return MakeCpuDevice(cpu);
-  const int ordinal = CudaOrdinal(name);
-  if (ordinal < 0) {
+  cuda.ordinal = CudaOrdinal(name);
+  if (cuda.ordinal < 0) {
     return absl::InvalidArgumentError(absl::StrCat("--device ", name, " is not one of auto, cpu, cuda, cuda:N"));
   }
-  return OpenCuda(name, ordinal);
+  return OpenCuda(name, cuda);
 }
 
 }  // namespace
 
 absl::StatusOr<std::vector<std::unique_ptr<Device>>> ChooseDevices(const std::string& name, int num_cpu_threads,
-                                                                   int num_ranks) {
+                                                                   int num_ranks, DType activation_dtype) {
   if (num_ranks < 1 || num_ranks > kMaxRanks) {
     return absl::InvalidArgumentError(absl::StrCat("--tensor-parallel-size ", num_ranks, " is not in 1..", kMaxRanks));
   }
   const CpuDeviceOptions cpu{.num_threads = num_cpu_threads, .num_sharers = num_ranks};
+  CudaDeviceOptions cuda{.activation_dtype = activation_dtype};
   std::vector<std::unique_ptr<Device>> devices;
-  ASSIGN_OR_RETURN(std::unique_ptr<Device> first, FirstDevice(name, cpu));
+  ASSIGN_OR_RETURN(std::unique_ptr<Device> first, FirstDevice(name, cpu, cuda));
   devices.push_back(std::move(first));
   while (static_cast<int>(devices.size()) < num_ranks) {
-    const int ordinal = std::max(CudaOrdinal(name), 0) + static_cast<int>(devices.size());
-    auto device = devices[0]->shares_host_memory() ? MakeCpuDevice(cpu) : OpenCuda(name, ordinal);
+    cuda.ordinal = std::max(CudaOrdinal(name), 0) + static_cast<int>(devices.size());
+    auto device = devices[0]->shares_host_memory() ? MakeCpuDevice(cpu) : OpenCuda(name, cuda);
     if (!device.ok()) {
       return absl::Status(device.status().code(),
                           absl::StrCat("--tensor-parallel-size ", num_ranks, ": ", device.status().message()));

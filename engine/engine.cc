@@ -130,7 +130,8 @@ LoadOptions ToLoadOptions(const EngineOptions& options) {
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options) {
   const LoadOptions load_options = ToLoadOptions(options);
   ASSIGN_OR_RETURN(std::vector<std::unique_ptr<Device>> devices,
-                   ChooseDevices(options.device, options.num_threads, options.tensor_parallel_size));
+                   ChooseDevices(options.device, options.num_threads, options.tensor_parallel_size,
+                                 options.dtype == "float16" ? DType::kF16 : DType::kBF16));
   ASSIGN_OR_RETURN(ModelInfo info, ReadModelInfo(options.model_dir, load_options));
   // The ranks' parts are of one size, so one plan is every rank's.
   ASSIGN_OR_RETURN(const ModelInfo part, PartOf(info, 0, options.tensor_parallel_size));

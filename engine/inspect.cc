@@ -22,7 +22,8 @@ absl::StatusOr<ModelReport> InspectModel(const EngineOptions& options) {
   ModelReport report;
   ASSIGN_OR_RETURN(report.info, ReadModelInfo(options.model_dir, load));
   ASSIGN_OR_RETURN(const std::vector<std::unique_ptr<Device>> devices,
-                   ChooseDevices(options.device, options.num_threads, options.tensor_parallel_size));
+                   ChooseDevices(options.device, options.num_threads, options.tensor_parallel_size,
+                                 options.dtype == "float16" ? DType::kF16 : DType::kBF16));
   ASSIGN_OR_RETURN(const ModelInfo part, PartOf(report.info, 0, options.tensor_parallel_size));
   const auto plan = PlanMemory(part, load,
                                {.available_bytes = BytesForEach(devices),

@@ -38,6 +38,13 @@ std::vector<int32_t> GoldenPrompt(const std::string& name) {
   return GoldenFile(GoldenDir(name) + "/golden.json").Numbers<int32_t>("/prompt");
 }
 
+std::vector<int32_t> BundledPrompt() {
+  const GoldenFile golden(std::string(MILLRACE_SOURCE_DIR) + "/tests/data/millrace-tiny/greedy.json");
+  auto prompt = golden.Numbers<int32_t>("/greedy/0/prompt_ids");
+  if (prompt.size() > 40) prompt.resize(40);
+  return prompt;
+}
+
 struct Format {
   const char* quantization;
   DType kv_dtype;
@@ -91,10 +98,51 @@ TEST_CASE("CUDA engine: the bundled model draws the CPU's tokens in every weight
   CAPTURE(format.quantization, DTypeName(format.kv_dtype));
   const SessionOptions options{.quantization = format.quantization, .kv_dtype = format.kv_dtype};
   DeviceSession cpu(BundledDir(), Cpu(), options), cuda(BundledDir(), Cuda(), options);
-  const GoldenFile golden(std::string(MILLRACE_SOURCE_DIR) + "/tests/data/millrace-tiny/greedy.json");
-  auto prompt = golden.Numbers<int32_t>("/greedy/0/prompt_ids");
-  if (prompt.size() > 40) prompt.resize(40);
-  CheckSameTokens(cpu, cuda, prompt, {format.near_tie});
+  CheckSameTokens(cpu, cuda, BundledPrompt(), {format.near_tie});
+}
+
+TEST_CASE("CUDA engine: with float16 activations the bundled model draws the CPU's tokens", "[cuda]") {
+  const Format format = GENERATE(Format{"", DType::kF16, 0.05}, Format{"", DType::kBF16, 0.13},
+                                 Format{"int8", DType::kI8, 0.54}, Format{"int4", DType::kBF16, 0.54});
+  CAPTURE(format.quantization, DTypeName(format.kv_dtype));
+  const SessionOptions options{.dtype = "float16", .quantization = format.quantization, .kv_dtype = format.kv_dtype};
+  DeviceSession cpu(BundledDir(), Cpu(), options);
+  DeviceSession cuda(BundledDir(), Cuda({.activation_dtype = DType::kF16}), options);
+  REQUIRE(cuda.device().ops().activation_dtype() == DType::kF16);
+  CheckSameTokens(cpu, cuda, BundledPrompt(), {format.near_tie});
+}
+
+// Eleven bits of every activation instead of eight.
+TEST_CASE("CUDA engine: float16 activations are nearer to full precision than bfloat16 ones", "[cuda]") {
+  const std::string name = GENERATE("llama3", "qwen3");
+  CAPTURE(name);
+  const auto prompt = GoldenPrompt(name);
+  const auto logits = [&](const FixtureOptions& options) {
+    ModelFixture fixture(GoldenDir(name), options);
+    return fixture.Logits(prompt, 0, static_cast<int>(prompt.size()));
+  };
+  const auto on_device = [&](const char* dtype, DType activation_dtype) {
+    return logits({.dtype = dtype, .kv_dtype = DType::kF16, .make_device = [activation_dtype] {
+                     return absl::StatusOr<std::unique_ptr<Device>>(Cuda({.activation_dtype = activation_dtype}));
+                   }});
+  };
+  const std::vector<float> exact = logits({});
+  CHECK(CosineDistance(on_device("float16", DType::kF16), exact) <
+        CosineDistance(on_device("bfloat16", DType::kBF16), exact) / 4);
+}
+
+TEST_CASE("CUDA engine: experts are refused float16 activations", "[cuda]") {
+  const LoadOptions load{.dtype = "float16"};
+  const auto info = ReadModelInfo(GoldenDir("mixtral"), load);
+  REQUIRE(info.ok());
+  std::vector<std::unique_ptr<Device>> devices;
+  devices.push_back(Cuda({.activation_dtype = DType::kF16}));
+  const auto model = LoadModel(
+      *info, load,
+      {.max_rows = 8, .max_logit_rows = 1, .max_sequences = 1, .max_positions = 16, .num_pages = 1, .page_tokens = 16},
+      devices);
+  CHECK(model.status().code() == absl::StatusCode::kInvalidArgument);
+  CHECK_THAT(std::string(model.status().message()), Catch::Contains("float16"));
 }
 
 TEST_CASE("CUDA engine: an 8-bit float KV cache keeps near the CPU's bfloat16 one", "[cuda]") {

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "kernels/check.h"
 #include "kernels/cuda/backend/cuda_communicator.h"
 #include "kernels/cuda/warpgroups.h"
 #include "kernels/status_macros.h"
@@ -42,6 +43,8 @@ absl::StatusOr<int> Attribute(cudaDeviceAttr attribute, int ordinal) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Open(const CudaDeviceOptions& options) {
+  MILLRACE_CHECK(options.activation_dtype == DType::kBF16 || options.activation_dtype == DType::kF16,
+                 "activations have 16 bits");
   const int ordinal = options.ordinal;
   RETURN_IF_ERROR(CheckOrdinal(ordinal));
   RETURN_IF_ERROR(ToStatus(cudaSetDevice(ordinal), "choosing the device"));
@@ -66,7 +69,8 @@ absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Open(const CudaDeviceOptions
                                                 {.ordinal = ordinal,
                                                  .num_multiprocessors = num_multiprocessors,
                                                  .has_warpgroups = has_warpgroups,
-                                                 .uses_graphs = options.uses_graphs}));
+                                                 .uses_graphs = options.uses_graphs,
+                                                 .activation_dtype = options.activation_dtype}));
 }
 
 absl::StatusOr<std::unique_ptr<Buffer>> CudaDevice::Allocate(size_t num_bytes) {

@@ -14,6 +14,7 @@ namespace millrace::cuda {
 struct CudaExpertOpsConfig {
   int ordinal = 0;
   int num_multiprocessors = 1;
+  DType activation_dtype = DType::kBF16;
 };
 
 class CudaExpertOps final : public ExpertOps {
@@ -26,7 +27,7 @@ class CudaExpertOps final : public ExpertOps {
   // `slots`: where every step's lie on the device; rows without one ask no expert.
   absl::Status ReserveWorkspace(const StepLimits& limits, const int64_t* slots);
 
-  // Also InvalidArgument: matrices of different shapes or formats.
+  // Also InvalidArgument: matrices of different shapes or formats; activations that are not bfloat16.
   absl::StatusOr<std::unique_ptr<PackedExperts>> Pack(
       int num_experts, absl::FunctionRef<absl::StatusOr<WeightSource>(int expert)> source) override;
   void Route(const RouteArgs& args) override;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// The CUDA backend's Ops: checks the arguments and calls the launcher of each operation. Activations are bfloat16.
+// The CUDA backend's Ops: checks the arguments and calls the launcher of each operation. Activations are
+// bfloat16 or float16.
 // Owned by CudaDevice; engine thread (Pack: the loading thread before that).
 #include <array>
 #include <cstdint>
@@ -24,6 +25,7 @@ struct CudaOpsConfig {
   int num_multiprocessors = 1;
   bool has_warpgroups = false;  // FindWarpgroups
   bool uses_graphs = true;
+  DType activation_dtype = DType::kBF16;  // or kF16
 };
 
 class CudaOps final : public Ops {
@@ -33,9 +35,11 @@ class CudaOps final : public Ops {
       : stream_(stream),
         config_(config),
         cublaslt_(CublasLt::Open()),
-        experts_(stream, {.ordinal = config.ordinal, .num_multiprocessors = config.num_multiprocessors}) {}
+        experts_(stream, {.ordinal = config.ordinal,
+                          .num_multiprocessors = config.num_multiprocessors,
+                          .activation_dtype = config.activation_dtype}) {}
 
-  DType activation_dtype() const override { return DType::kBF16; }
+  DType activation_dtype() const override { return config_.activation_dtype; }
   bool takes_kv_dtype(DType dtype) const override;
   absl::StatusOr<std::unique_ptr<PackedWeight>> Pack(const WeightSource& source) override;
   size_t PackedBytes(WeightFormat format, DType dtype, int64_t n, int64_t k, int group_size) const override;
