@@ -15,7 +15,7 @@ struct ExpertRouteLaunch {
   // [T] a row with a negative one is padding and asks nobody: its choices are -1 and stand nowhere, and as many of
   // `routes.rows`' last are -1. Null: there is no padding.
   const int64_t* slots = nullptr;
-  ExpertRoutes routes;        // filled
+  ExpertRoutes routes;  // filled
   bool is_dependent = false;
 };
 
