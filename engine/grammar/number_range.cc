@@ -55,7 +55,7 @@ void EmitMagnitudes(GrammarBuilder& builder, int32_t from, std::pair<int64_t, in
     const int64_t low = std::max(range.first, least), high = std::min(range.second, power - 1);
     if (low <= high) EmitBetween(builder, from, {absl::StrCat(low), absl::StrCat(high)}, to);
     least = power;
-    power *= 10;
+    if (digits < 18) power *= 10;  // ten times more would not fit
   }
 }
 
