@@ -59,9 +59,8 @@ void SessionPins::Release(uint64_t session) {
 void SessionPins::ReleaseOldest() { Erase(entries_.begin()); }
 
 void SessionPins::ReleaseTenant(std::optional<uint64_t> salt) {
-  for (auto entry = entries_.end(); entry != entries_.begin();) {
-    --entry;
-    if (!salt || entry->owner.salt == *salt) Erase(entry);
+  for (size_t i = entries_.size(); i-- > 0;) {
+    if (!salt || entries_[i].owner.salt == *salt) Erase(entries_.begin() + static_cast<std::ptrdiff_t>(i));
   }
 }
 
