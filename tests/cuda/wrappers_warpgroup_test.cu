@@ -254,6 +254,60 @@ void CheckBoxes() {
   EXPECT(MakeTensorMap({device.data() + 1, kRowBytes, 10, kStride, kBoxRows}, map) == cudaErrorInvalidValue);
 }
 
+// Each block of a cluster brings half of the box's rows to both, twice through one stage: the second time when both
+// have said that they are done with the first. out [blocks][rounds][kBoxRows][kTensorBoxBytes].
+constexpr int kClusterBlocks = 2, kRounds = 2;
+__global__ void ClusterCopyKernel(const __grid_constant__ CUtensorMap map, uint4* out) {
+  __shared__ ptx::Mbarrier full, empty;
+  auto* shared = reinterpret_cast<uint4*>(ptx::AlignShared<1024>(ptx::SharedMemory<unsigned char>()));
+  constexpr int kUnits = kBoxRows * static_cast<int>(kTensorBoxBytes) / 16;
+  constexpr int kHalfRows = kBoxRows / kClusterBlocks;
+  const int rank = static_cast<int>(blockIdx.x) % kClusterBlocks;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  if (threadIdx.x == 0) {
+    ptx::MbarrierInit(&full, 1);
+    ptx::MbarrierInit(&empty, kThreads / 32 * kClusterBlocks);
+    ptx::MbarrierInitFence();
+  }
+  ptx::ClusterSync();
+  for (int round = 0; round < kRounds; ++round) {
+    if (threadIdx.x == 0) {
+      ptx::MbarrierWaitCluster(&empty, static_cast<uint32_t>(round) % 2 ^ 1);
+      ptx::MbarrierArriveExpect(&full, kUnits * 16);
+      ptx::TensorCopyTo(3, shared + rank * kHalfRows * static_cast<int>(kTensorBoxBytes) / 16, &map, 0,
+                        round * kBoxRows + rank * kHalfRows, &full);
+    }
+    ptx::MbarrierWait(&full, static_cast<uint32_t>(round) % 2);
+    uint4* const place = out + (static_cast<int>(blockIdx.x) * kRounds + round) * kUnits;
+    for (int i = static_cast<int>(threadIdx.x); i < kUnits; i += kThreads) place[i] = shared[i];
+    __syncwarp();
+    if (lane < kClusterBlocks) ptx::MbarrierArriveOf(lane, &empty);
+  }
+  ptx::ClusterSync();
+}
+
+KERNEL_TEST("clusters: a box comes to both blocks, and either waits until both are done with the one before") {
+  if (!IsHopper()) return;
+  constexpr int kRows = kRounds * kBoxRows, kBlocks = 2 * kClusterBlocks;
+  Random random(6);
+  const std::vector<unsigned char> matrix = RandomBytes<Kind::kS8>(random, size_t{kRows} * kTensorBoxBytes);
+  DeviceArray<unsigned char> device(matrix), out(size_t{kBlocks} * kRows * kTensorBoxBytes);
+  CUtensorMap map;
+  EXPECT(MakeTensorMap({device.data(), kTensorBoxBytes, kRows, kTensorBoxBytes, kBoxRows / kClusterBlocks}, map) ==
+         cudaSuccess);
+  const LaunchShape shape = {.grid = dim3(kBlocks),
+                             .block = dim3(kThreads),
+                             .shared_bytes = kBoxRows * kTensorBoxBytes + 1024,
+                             .cluster_blocks = kClusterBlocks};
+  EXPECT(Launch(ClusterCopyKernel, shape, map, reinterpret_cast<uint4*>(out.data())) == cudaSuccess);
+  const std::vector<unsigned char> got = out.Download();
+  for (size_t at = 0; at < got.size(); ++at) {
+    const auto in_box = static_cast<uint32_t>(at % (kBoxRows * kTensorBoxBytes));
+    const size_t box = at - in_box;
+    EXPECT(got[box + reference::SwizzledAddress(in_box, 3)] == matrix[at % matrix.size()]) << "byte" << at;
+  }
+}
+
 KERNEL_TEST("tensor copies: boxes inside and over the edges, swizzled or not, with zeros outside; bulk copies behind") {
   if (!IsHopper()) return;
   CheckBoxes<kTensorBoxBytes>();

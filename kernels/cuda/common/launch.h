@@ -16,6 +16,9 @@ struct LaunchShape {
   // May start before the stream's previous kernel is through: only for kernels that call ptx::GridDependencyWait()
   // before they touch what a predecessor reads or writes.
   bool is_dependent = false;
+  // Blocks beside each other along x that run at once and reach each other's shared memory (sm_90 and later); the grid
+  // is a multiple.
+  unsigned cluster_blocks = 1;
 };
 
 // Shared memory a block may have without being asked for.
@@ -28,16 +31,26 @@ cudaError_t Launch(void (*kernel)(Parameters...), const LaunchShape& shape, Argu
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
     if (error != cudaSuccess) return error;
   }
-  cudaLaunchAttribute dependent = {};
-  dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  dependent.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2] = {};
+  unsigned num_attributes = 0;
+  if (shape.is_dependent) {
+    cudaLaunchAttribute& dependent = attributes[num_attributes++];
+    dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    dependent.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (shape.cluster_blocks > 1) {
+    cudaLaunchAttribute& cluster = attributes[num_attributes++];
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = shape.cluster_blocks;
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  }
   cudaLaunchConfig_t config = {};
   config.gridDim = shape.grid;
   config.blockDim = shape.block;
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = shape.stream;
-  config.attrs = &dependent;
-  config.numAttrs = shape.is_dependent ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = num_attributes;
   return cudaLaunchKernelEx(&config, kernel, static_cast<std::type_identity_t<Parameters>>(arguments)...);
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 // What kernels of specialised warps need (sm_90a): barriers in shared memory that count arrivals and bytes, bulk and
-// tensor copies that report to them, barriers of some warps, and the fences between. Device code only; elsewhere than
+// tensor copies that report to them, barriers of some warps, the fences between, and the same among the blocks of a
+// cluster (launch.h; of one block where none was asked for). Device code only; elsewhere than
 // on sm_90a the bodies trap. Under MILLRACE_SIMT the same names come from the emulator's header.
 #include "kernels/cuda/common/ptx.h"
 #ifdef MILLRACE_SIMT
@@ -34,6 +35,14 @@ __device__ __forceinline__ void MbarrierInitFence() {
 __device__ __forceinline__ void MbarrierArrive(Mbarrier* barrier) {
   MILLRACE_SM90_ASM("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
 }
+// As MbarrierArrive, at the barrier in the same place of the cluster's block of this rank.
+__device__ __forceinline__ void MbarrierArriveOf(int rank, Mbarrier* barrier) {
+  MILLRACE_SM90_ASM(
+      "{\n\t.reg .b32 theirs;\n\t"
+      "mapa.shared::cluster.u32 theirs, %0, %1;\n\t"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [theirs];\n\t}" ::"r"(SharedAddress(barrier)),
+      "r"(rank) : "memory");
+}
 // Arrives, and announces bytes that copies will bring in this phase.
 __device__ __forceinline__ void MbarrierArriveExpect(Mbarrier* barrier, uint32_t num_bytes) {
   MILLRACE_SM90_ASM("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
@@ -45,6 +54,15 @@ __device__ __forceinline__ void MbarrierWait(Mbarrier* barrier, uint32_t parity)
       "{\n\t.reg .pred is_over;\n\t"
       "again:\n\t"
       "mbarrier.try_wait.parity.shared::cta.b64 is_over, [%0], %1;\n\t"
+      "@!is_over bra again;\n\t}" ::"r"(SharedAddress(barrier)),
+      "r"(parity) : "memory");
+}
+// The same where those who arrive are other blocks of the cluster too.
+__device__ __forceinline__ void MbarrierWaitCluster(Mbarrier* barrier, uint32_t parity) {
+  MILLRACE_SM90_ASM(
+      "{\n\t.reg .pred is_over;\n\t"
+      "again:\n\t"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 is_over, [%0], %1;\n\t"
       "@!is_over bra again;\n\t}" ::"r"(SharedAddress(barrier)),
       "r"(parity) : "memory");
 }
@@ -63,6 +81,16 @@ __device__ __forceinline__ void TensorCopy(void* shared, const CUtensorMap* map,
           SharedAddress(shared)),
       "l"(reinterpret_cast<uint64_t>(map)), "r"(x), "r"(y), "r"(SharedAddress(barrier)) : "memory");
 }
+// The same to the same place in every block of the cluster whose bit is set in `ranks`, each told at its own barrier in
+// the place of this one.
+__device__ __forceinline__ void TensorCopyTo(uint32_t ranks, void* shared, const CUtensorMap* map, int x, int y,
+                                             Mbarrier* barrier) {
+  MILLRACE_SM90_ASM(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(SharedAddress(shared)),
+      "l"(reinterpret_cast<uint64_t>(map)), "r"(x), "r"(y), "r"(SharedAddress(barrier)),
+      "h"(static_cast<uint16_t>(ranks)) : "memory");
+}
 __device__ __forceinline__ void PrefetchTensorMap(const CUtensorMap* map) {
   MILLRACE_SM90_ASM("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<uint64_t>(map)) : "memory");
 }
@@ -77,6 +105,11 @@ __device__ __forceinline__ void NamedBarrierWait(int id, int num_threads) {
 }
 __device__ __forceinline__ void NamedBarrierArrive(int id, int num_threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(num_threads) : "memory");
+}
+
+// All threads of all the cluster's blocks meet; what they did before is there for what they do after.
+__device__ __forceinline__ void ClusterSync() {
+  MILLRACE_SM90_ASM("barrier.cluster.arrive.release;\n\tbarrier.cluster.wait.acquire;" :: : "memory");
 }
 
 // Registers of each thread of a warpgroup, all of which call it.

@@ -32,16 +32,16 @@ struct NamedBarrier {
 constexpr int kNumNamedBarriers = 16;
 
 struct Barriers {
-  std::map<const void*, Barrier> counting;
-  NamedBarrier named[kNumNamedBarriers];
+  std::map<std::pair<int, const void*>, Barrier> counting;  // by the rank of their block in the cluster, and address
+  NamedBarrier named[kMaxClusterBlocks][kNumNamedBarriers];
 };
 Barriers& TheBarriers() {
   static Barriers barriers;
   return barriers;
 }
 
-Barrier& Find(uint64_t* barrier) {
-  const auto found = TheBarriers().counting.find(barrier);
+Barrier& Find(int rank, uint64_t* barrier) {
+  const auto found = TheBarriers().counting.find({rank, barrier});
   if (found == TheBarriers().counting.end()) Fail("uses a barrier that nobody has initialised");
   return found->second;
 }
@@ -64,14 +64,25 @@ void LandSometimes(Block& block) {
   if (IsSeeded() && block.order != Order::kFirst && Random(block) % 4 == 0) LandBulkCopy();
 }
 
+void ArriveAt(Barrier& barrier, uint32_t num_bytes) {
+  if (--barrier.num_missing < 0) Fail("arrives at a barrier more often than its phase has arrivals");
+  barrier.num_bytes += num_bytes;
+  JoinClock(barrier.joined);
+  EndPhaseIfOver(barrier);
+  LandSometimes(TheBlock());
+  MaybeYield(TheBlock());
+}
+
 }  // namespace
 
 void BeginBarriers() {
   Barriers& barriers = TheBarriers();
   barriers.counting.clear();
-  for (NamedBarrier& barrier : barriers.named) {
-    barrier.num_arrived = 0;
-    barrier.waiting.clear();
+  for (auto& named : barriers.named) {
+    for (NamedBarrier& barrier : named) {
+      barrier.num_arrived = 0;
+      barrier.waiting.clear();
+    }
   }
 }
 
@@ -93,28 +104,28 @@ void InitBarrier(uint64_t* barrier, int num_arrivals) {
   Barrier fresh;
   fresh.num_arrivals = fresh.num_missing = num_arrivals;
   fresh.owner = TheBlock().running->number;
-  TheBarriers().counting[barrier] = std::move(fresh);
+  TheBarriers().counting[{TheBlock().running->rank, barrier}] = std::move(fresh);
 }
 
 void FenceBarrierInits() {
-  for (auto& [address, barrier] : TheBarriers().counting) {
+  for (auto& [place, barrier] : TheBarriers().counting) {
     if (barrier.owner == TheBlock().running->number) barrier.is_fenced = true;
   }
 }
 
 void ArriveBarrier(uint64_t* address, uint32_t num_bytes) {
-  Barrier& barrier = Find(address);
   NoteAccess(address, sizeof(*address), Access::kAtomic);
-  if (--barrier.num_missing < 0) Fail("arrives at a barrier more often than its phase has arrivals");
-  barrier.num_bytes += num_bytes;
-  JoinClock(barrier.joined);
-  EndPhaseIfOver(barrier);
-  LandSometimes(TheBlock());
-  MaybeYield(TheBlock());
+  ArriveAt(Find(TheBlock().running->rank, address), num_bytes);
 }
 
-void AddBarrierBytes(uint64_t* address, int64_t num_bytes) {
-  Barrier& barrier = Find(address);
+void ArriveBarrierOf(int rank, uint64_t* address, Where where) {
+  CheckRank(rank);
+  if (rank != TheBlock().running->rank && IsFaulty({"ClusterArrive", where.line}, FaultKind::kSkipped)) return;
+  ArriveAt(Find(rank, address), 0);
+}
+
+void AddBarrierBytes(int rank, uint64_t* address, int64_t num_bytes) {
+  Barrier& barrier = Find(rank, address);
   if (!barrier.is_fenced) Fail("copies in bulk with a barrier that was not fenced after its initialisation");
   barrier.num_bytes -= num_bytes;
   if (num_bytes == 0) return;  // asked only whether it can
@@ -124,7 +135,7 @@ void AddBarrierBytes(uint64_t* address, int64_t num_bytes) {
 
 void WaitBarrier(uint64_t* address, uint32_t parity, Where where) {
   Block& block = TheBlock();
-  Barrier& barrier = Find(address);
+  Barrier& barrier = Find(block.running->rank, address);
   NoteAccess(address, sizeof(*address), Access::kAtomic);
   LandSometimes(block);
   const Call call = {"MbarrierWait", where.line, address};
@@ -142,7 +153,7 @@ void WaitBarrier(uint64_t* address, uint32_t parity, Where where) {
 void MeetNamedBarrier(int id, int num_threads, bool waits, Where where) {
   if (id < 1 || id >= kNumNamedBarriers) Fail("a named barrier has a number from 1 to 15");
   if (num_threads < kWarpLanes || num_threads % kWarpLanes != 0) Fail("a named barrier is of whole warps");
-  NamedBarrier& barrier = TheBarriers().named[id];
+  NamedBarrier& barrier = TheBarriers().named[TheBlock().running->rank][id];
   if (waits && IsFaulty({"NamedBarrierWait", id}, FaultKind::kSkipped)) waits = false;
   if (barrier.num_arrived > 0 && barrier.num_threads != num_threads) {
     Fail("meets others at a named barrier that expect another number of threads");

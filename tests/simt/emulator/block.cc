@@ -6,6 +6,8 @@
 #include <map>
 #include <tuple>
 
+#include "tests/simt/emulator/faults.h"
+
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
 
@@ -47,6 +49,8 @@ Thread* NextThread(Block& block) {
 void Resume(Block& block, Thread* thread) {
   block.running = thread;
   threadIdx = thread->index;
+  blockIdx.x += static_cast<unsigned>(thread->rank - SelectedRank());
+  SelectSharedMemory(thread->rank);
 }
 
 // Gives way to whoever is next; returns when somebody has made this thread ready again.
@@ -69,19 +73,20 @@ void EndThread(Block& block) {
     const Thread& other = block.threads[me.number / kWarpLanes * kWarpLanes + lane];
     if (other.mask & bit) SIMT_FAIL("has returned, but " + Describe(other) + " waits for it");
   }
-  if (block.num_at_barrier > 0) Fail("has returned while other threads of the block wait at __syncthreads");
+  if (block.num_at_barrier > 0) Fail("has returned while other threads wait at a barrier of all");
   if (HasPendingProducts(me.number / kWarpLanes)) Fail("has returned without waiting for its products");
   LandAllCopies(&me);
   me.is_done = true;
   warp.done |= bit;
   --block.num_live;
+  --block.num_live_of_rank[me.rank];
 }
 
 void ThreadEntry() {
   EnterFiber();
   Block& block = TheBlock();
   Thread* me = block.running;
-  threadIdx = me->index;
+  Resume(block, me);
   block.launch->run(block.launch->arguments);
   EndThread(block);
   Thread* next = NextThread(block);
@@ -89,9 +94,11 @@ void ThreadEntry() {
   LeaveFiber(&me->fiber, next != nullptr ? &next->fiber : &block.host);
 }
 
-void PrepareThreads(Block& block) {
-  const int count = static_cast<int>(blockDim.x * blockDim.y * blockDim.z);
+void PrepareThreads(Block& block, int num_ranks) {
+  const int block_threads = static_cast<int>(blockDim.x * blockDim.y * blockDim.z);
+  const int count = block_threads * num_ranks;
   block.threads.resize(count);
+  for (int rank = 0; rank < num_ranks; ++rank) block.num_live_of_rank[rank] = block_threads;
   for (Warp& warp : block.warps) warp.present = warp.waiting = warp.done = 0;
   block.ready_begin = block.num_ready = 0;
   block.num_live = count;
@@ -101,8 +108,10 @@ void PrepareThreads(Block& block) {
   block.sync_time = block.begin_time = block.time++;
   for (int i = 0; i < count; ++i) {
     Thread& thread = block.threads[i];
+    const unsigned in_block = static_cast<unsigned>(i % block_threads);
     thread.number = i;
-    thread.index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y)};
+    thread.rank = i / block_threads;
+    thread.index = {in_block % blockDim.x, in_block / blockDim.x % blockDim.y, in_block / (blockDim.x * blockDim.y)};
     thread.waits_at = nullptr;
     thread.is_done = false;
     thread.has_waited_for_grid = false;
@@ -137,6 +146,38 @@ void CheckAgreement(Block& block, const Thread& me, const Thread& other) {
   char text[96];
   std::snprintf(text, sizeof(text), " with mask %08x, of this thread %08x: ", other.mask, me.mask);
   SIMT_FAIL("lanes of a warp do not meet: " + Describe(me) + ", but " + Describe(other) + text + "they never will");
+}
+
+// Waits for every thread there is.
+int MeetAll(const char* name, bool value, Where where) {
+  Block& block = TheBlock();
+  Thread& me = *block.running;
+  me.waits_at = name;
+  me.where = where;
+  if (block.num_live < static_cast<int>(block.threads.size())) {
+    SIMT_FAIL(std::string("waits at ") + name + ", but other threads have returned: " + Describe(me));
+  }
+  if (block.num_at_barrier == 0) {
+    block.first_at_barrier = &me;
+  } else if (block.first_at_barrier->where.line != where.line) {
+    SIMT_FAIL(std::string("two different ") + name + " meet: " + Describe(*block.first_at_barrier) + " and " +
+              Describe(me));
+  }
+  block.num_votes += value ? 1 : 0;
+  if (++block.num_at_barrier < static_cast<int>(block.threads.size())) {
+    Yield(block);
+    return block.last_votes;
+  }
+  block.last_votes = block.num_votes;
+  block.num_at_barrier = block.num_votes = 0;
+  block.sync_time = block.time++;
+  for (Thread& thread : block.threads) {
+    if (&thread != &me) Wake(block, thread);
+  }
+  me.waits_at = nullptr;
+  const int votes = block.last_votes;
+  MaybeYield(block);
+  return votes;
 }
 
 }  // namespace
@@ -204,44 +245,24 @@ void MeetWarp(const char* name, uint32_t mask, void* argument, void (*execute)(c
 }
 
 int MeetBlock(bool value, Where where) {
-  Block& block = TheBlock();
-  Thread& me = *block.running;
-  me.waits_at = "__syncthreads";
-  me.where = where;
-  if (block.num_live < static_cast<int>(block.threads.size())) {
-    SIMT_FAIL("waits at __syncthreads, but other threads of the block have returned: " + Describe(me));
-  }
-  if (block.num_at_barrier == 0) {
-    block.first_at_barrier = &me;
-  } else if (block.first_at_barrier->where.line != where.line) {
-    SIMT_FAIL("two different __syncthreads meet: " + Describe(*block.first_at_barrier) + " and " + Describe(me));
-  }
-  block.num_votes += value ? 1 : 0;
-  if (++block.num_at_barrier < static_cast<int>(block.threads.size())) {
-    Yield(block);
-    return block.last_votes;
-  }
-  block.last_votes = block.num_votes;
-  block.num_at_barrier = block.num_votes = 0;
-  block.sync_time = block.time++;
-  for (Thread& thread : block.threads) {
-    if (&thread != &me) Wake(block, thread);
-  }
-  me.waits_at = nullptr;
-  const int votes = block.last_votes;
-  MaybeYield(block);
-  return votes;
+  if (TheBlock().launch->cluster_blocks > 1) Fail("waits at __syncthreads: in clusters only MeetCluster is emulated");
+  return MeetAll("__syncthreads", value, where);
+}
+
+void MeetCluster(Where where) {
+  if (IsFaulty({"ClusterSync", where.line}, FaultKind::kSkipped)) return;
+  MeetAll("ClusterSync", false, where);
 }
 
 bool RunBlock(const LaunchRequest& request) {
   Block& block = TheBlock();
   block.launch = &request;
   if (IsSeeded()) block.order = static_cast<Order>(Random(block) % 3);
-  BeginSharedMemory(request.shared_bytes);
+  BeginSharedMemory(request.shared_bytes, request.cluster_blocks);
   BeginBarriers();
   BeginBulkCopies();
   BeginProducts();
-  PrepareThreads(block);
+  PrepareThreads(block, request.cluster_blocks);
   Thread* first = TakeReady(block);
   block.running = first;
   SwitchFiber(&block.host, &first->fiber);
@@ -262,6 +283,12 @@ void Abandon() {
   block.running = nullptr;
   SwitchFiber(&me->fiber, &block.host);
   __builtin_unreachable();  // a launch that has failed is not resumed
+}
+
+void CheckRank(int rank) {
+  const Block& block = TheBlock();
+  if (rank < 0 || rank >= block.launch->cluster_blocks) Fail("speaks to a block that its cluster does not have");
+  if (block.num_live_of_rank[rank] == 0) Fail("speaks to a block of its cluster whose threads have all returned");
 }
 
 void NoteGridDependencyWait() {

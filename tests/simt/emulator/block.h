@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// The emulator: kernels compiled as C++ run here, one block after another, each thread of a block on a stack of its
-// own. A thread runs until it must wait for others; who runs next is drawn from the seed. Waiting for a warp or for
-// the block is checked as it happens, and whatever can never end is reported. docs/testing-kernels.md says what this
-// finds and what it cannot.
+// The emulator: kernels compiled as C++ run here, one block (or cluster of blocks) after another, each thread on a
+// stack of its own. A thread runs until it must wait for others; who runs next is drawn from the seed. Waiting for a
+// warp or for the block is checked as it happens, and whatever can never end is reported. docs/testing-kernels.md says
+// what this finds and what it cannot.
 //
 // Without CMake, one test:
 //   clang++-19 -std=c++20 -O1 -g1 -Itests/simt/include -I. -DMILLRACE_SIMT -fsanitize=thread
@@ -22,7 +22,8 @@ namespace simt {
 
 constexpr int kWarpLanes = 32;
 constexpr int kWarpgroupThreads = 128;
-constexpr int kMaxBlockThreads = 1024;
+constexpr int kMaxBlockThreads = 1024;  // of a cluster's blocks together, too
+constexpr int kMaxClusterBlocks = 4;
 constexpr int kMaxWarps = kMaxBlockThreads / kWarpLanes;
 constexpr int kAsyncAgent = kMaxBlockThreads;  // who writes what bulk copies bring, where a thread's number is asked
 
@@ -41,7 +42,8 @@ struct PendingCopy {
 struct Thread {
   Fiber fiber;
   uint3 index;
-  int number;  // in the block
+  int number;  // in the block; in a cluster, its blocks' threads come one block after the other
+  int rank;    // of its block in the cluster
   const char* waits_at = nullptr;
   Where where = {};
   uint32_t mask = 0;
@@ -63,9 +65,11 @@ struct Warp {
 // In what order threads that could run do run.
 enum class Order : uint8_t { kFirst, kLast, kAny };
 
-// The block that runs. One for the process: launches of several OS threads come one by one.
+// The block that runs, or the cluster as if it were one. One for the process: launches of several OS threads come one
+// by one.
 struct Block {
   const LaunchRequest* launch = nullptr;
+  int num_live_of_rank[kMaxClusterBlocks] = {};
   std::vector<Thread> threads;
   std::vector<Warp> warps{kMaxWarps};
   Thread* running = nullptr;   // null: host code
@@ -86,6 +90,9 @@ struct Block {
 };
 Block& TheBlock();
 
+// The running thread's cluster has a block of this rank, with threads that have not returned.
+void CheckRank(int rank);
+
 uint64_t Random(Block& block);
 bool IsSeeded();
 // Runs the kernel for the block of blockIdx; false after a report.
@@ -104,16 +111,21 @@ std::string Describe(const Thread& thread);
 // The function and line of an address in this program, as well as can be found out.
 std::string DescribeCode(const void* address);
 
-// shared_memory.cc: memory of the next block, filled with NaN; its shadow says who touched what last.
-void BeginSharedMemory(size_t num_bytes);
+// shared_memory.cc: memory of the next blocks, filled with NaN; its shadow says who touched what last.
+void BeginSharedMemory(size_t num_bytes, int num_ranks);
+// Whose memory the static arrays, and addresses as instructions have them, are from here on.
+void SelectSharedMemory(int rank);
+int SelectedRank();
 void LandAllCopies(Thread* thread);
 // memory.cc: an access of device memory by a kernel that no allocation covers, or that comes before the wait of a
 // dependent launch and may meet what kernels before it do, reported.
 void CheckDeviceAccess(const void* address, size_t num_bytes, Access access, const void* code);
 // Whatever was written so far is there for all that follows: a launch that is not dependent begins, or a copy.
 void EndDependencies();
-// Shared memory by the addresses that instructions have; null outside it.
+// The selected block's dynamic memory, or that of another in the cluster, by the addresses that instructions have; null
+// outside it.
 void* SharedPointer(uint32_t address, size_t num_bytes);
+void* SharedPointerOf(int rank, uint32_t address, size_t num_bytes);
 bool IsOrdered(const Block& block, uint32_t time, int earlier, int now);
 // An asynchronous copy of the agent's: begins with the thread's right to write, and ends.
 void BeginAgentCopy(void* shared, size_t num_bytes);
@@ -131,7 +143,7 @@ void LearnClock(const Clock& clock);
 void BeginBarriers();
 // bulk_copy.cc: lands one copy, if there is any.
 bool LandBulkCopy();
-void AddBarrierBytes(uint64_t* barrier, int64_t num_bytes);
+void AddBarrierBytes(int rank, uint64_t* barrier, int64_t num_bytes);
 void BeginBulkCopies();
 // product.cc
 void BeginProducts();

@@ -95,14 +95,17 @@ bool RunKernel(const LaunchRequest& request) {
   TheState().num_dependent += request.is_dependent ? 1 : 0;
   blockDim = request.block;
   gridDim = request.grid;
-  const uint64_t num_blocks = uint64_t{gridDim.x} * gridDim.y * gridDim.z;
+  // Clusters lie along x.
+  const uint32_t width = gridDim.x / static_cast<unsigned>(request.cluster_blocks);
+  const uint64_t num_blocks = uint64_t{width} * gridDim.y * gridDim.z;
   std::vector<uint32_t> order(num_blocks);
   std::iota(order.begin(), order.end(), 0);
   if (IsSeeded()) {
     for (size_t i = num_blocks; i > 1; --i) std::swap(order[i - 1], order[Random(block) % i]);
   }
   for (const uint32_t number : order) {
-    blockIdx = {number % gridDim.x, number / gridDim.x % gridDim.y, number / (gridDim.x * gridDim.y)};
+    blockIdx = {number % width * static_cast<unsigned>(request.cluster_blocks), number / width % gridDim.y,
+                number / (width * gridDim.y)};
     if (!RunBlock(request)) return false;
   }
   return true;

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "cuda_runtime.h"
+#include "tests/simt/emulator/block.h"
 
 struct CUgraph_st {
   std::vector<std::function<cudaError_t()>> works;
@@ -64,6 +65,13 @@ bool IsLaunchable(const cudaLaunchConfig_t& config) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || block.x == 0 || block.y == 0 || block.z == 0) return false;
   if (grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 || block.z > 64) return false;
   return uint64_t{block.x} * block.y * block.z <= 1024;
+}
+
+// What the emulator takes as one block's threads.
+bool IsCluster(const cudaLaunchConfig_t& config, unsigned num_blocks) {
+  const dim3& block = config.blockDim;
+  return num_blocks >= 1 && num_blocks <= kMaxClusterBlocks && config.gridDim.x % num_blocks == 0 &&
+         uint64_t{block.x} * block.y * block.z * num_blocks <= kMaxBlockThreads;
 }
 
 // Until the stream has done `num_done` works. What fails shows in the device's state.
@@ -143,6 +151,13 @@ cudaError_t LaunchOrRecord(const cudaLaunchConfig_t& config, const void* kernel,
     const cudaLaunchAttribute& attribute = config.attrs[i];
     request.is_dependent |= attribute.id == cudaLaunchAttributeProgrammaticStreamSerialization &&
                             attribute.val.programmaticStreamSerializationAllowed != 0;
+    if (attribute.id == cudaLaunchAttributeClusterDimension) {
+      const auto& cluster = attribute.val.clusterDim;
+      request.cluster_blocks = static_cast<int>(cluster.x);
+      if (cluster.y != 1 || cluster.z != 1 || !IsCluster(config, cluster.x)) {
+        return Note(cudaErrorInvalidConfiguration);
+      }
+    }
   }
   return RunOrRecord(config.stream, [request, arguments = std::move(arguments)]() mutable {
     if (DeviceState() != cudaSuccess) return DeviceState();

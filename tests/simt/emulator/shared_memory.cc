@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Shared memory of the running block, its asynchronous copies, and a shadow that knows for every byte who wrote and who
-// read it since the last meeting that would have put the accesses in order.
+// Shared memory of the running blocks, their asynchronous copies, and a shadow that knows for every byte who wrote and
+// who read it since the last meeting that would have put the accesses in order.
 #include <cstdlib>
 #include <cstring>
 
@@ -35,21 +35,31 @@ constexpr int kMaxWarpgroups = 4;  // that multiply
 struct SharedMemory {
   char* bytes = nullptr;
   size_t num_bytes = 0;
-  std::vector<Cell> cells;  // dynamic memory's, then the static arrays'
+  std::vector<Cell> cells;    // dynamic memory's, then the static arrays'
+  std::vector<char> statics;  // while another block's are in their place
 };
-SharedMemory& Memory() {
-  static SharedMemory memory;
+struct ClusterMemory {
+  SharedMemory of_rank[kMaxClusterBlocks];
+  int num_ranks = 1;
+  int selected = 0;
+};
+ClusterMemory& TheMemory() {
+  static ClusterMemory memory;
   return memory;
 }
+SharedMemory& Memory() { return TheMemory().of_rank[TheMemory().selected]; }
 size_t StaticBytes() { return static_cast<size_t>(__stop_simt_shared - __start_simt_shared); }
 
 // Where the shadow of an address is; null outside shared memory.
 Cell* CellOf(const void* address, size_t num_bytes) {
-  SharedMemory& memory = Memory();
   const char* at = static_cast<const char*>(address);
-  if (at >= memory.bytes && at + num_bytes <= memory.bytes + memory.num_bytes) {
-    return memory.cells.data() + (at - memory.bytes);
+  for (int rank = 0; rank < TheMemory().num_ranks; ++rank) {
+    SharedMemory& memory = TheMemory().of_rank[rank];
+    if (at >= memory.bytes && at + num_bytes <= memory.bytes + memory.num_bytes) {
+      return memory.cells.data() + (at - memory.bytes);
+    }
   }
+  SharedMemory& memory = Memory();
   if (at >= __start_simt_shared && at + num_bytes <= __stop_simt_shared) {
     return memory.cells.data() + memory.num_bytes + (at - __start_simt_shared);
   }
@@ -155,10 +165,7 @@ void LandSome(Block& block, Thread& thread, uint32_t one_in) {
   }
 }
 
-}  // namespace
-
-void BeginSharedMemory(size_t num_bytes) {
-  SharedMemory& memory = Memory();
+void BeginMemoryOf(SharedMemory& memory, size_t num_bytes) {
   if (memory.num_bytes != num_bytes || memory.bytes == nullptr) {
     std::free(memory.bytes);
     // Of exactly this size, so that AddressSanitizer sees what is beyond.
@@ -169,12 +176,31 @@ void BeginSharedMemory(size_t num_bytes) {
     memory.cells.assign(num_bytes + StaticBytes(), Cell());
   }
   std::memset(memory.bytes, 0xff, num_bytes);
-  if (StaticBytes() > 0) std::memset(__start_simt_shared, 0xff, StaticBytes());
+  memory.statics.assign(StaticBytes(), static_cast<char>(0xff));
   for (Cell& cell : memory.cells) {
     cell.is_copying = false;
     std::memset(cell.products, 0, sizeof(cell.products));
   }
 }
+
+}  // namespace
+
+void BeginSharedMemory(size_t num_bytes, int num_ranks) {
+  TheMemory().num_ranks = num_ranks;
+  TheMemory().selected = 0;
+  for (int rank = 0; rank < num_ranks; ++rank) BeginMemoryOf(TheMemory().of_rank[rank], num_bytes);
+  if (StaticBytes() > 0) std::memset(__start_simt_shared, 0xff, StaticBytes());
+}
+
+void SelectSharedMemory(int rank) {
+  if (rank == TheMemory().selected) return;
+  if (StaticBytes() > 0) {
+    std::memcpy(Memory().statics.data(), __start_simt_shared, StaticBytes());
+    std::memcpy(__start_simt_shared, TheMemory().of_rank[rank].statics.data(), StaticBytes());
+  }
+  TheMemory().selected = rank;
+}
+int SelectedRank() { return TheMemory().selected; }
 
 bool IsOrdered(const Block& block, uint32_t time, int earlier, int now) {
   if (time <= block.sync_time || earlier == now) return true;
@@ -192,7 +218,10 @@ uint32_t AddressOf(const void* shared) {
   return kFirstStaticAddress + static_cast<uint32_t>(at - __start_simt_shared);
 }
 void* SharedPointer(uint32_t address, size_t num_bytes) {
-  const SharedMemory& memory = Memory();
+  return SharedPointerOf(TheMemory().selected, address, num_bytes);
+}
+void* SharedPointerOf(int rank, uint32_t address, size_t num_bytes) {
+  const SharedMemory& memory = TheMemory().of_rank[rank];
   if (address < kFirstAddress || address + num_bytes > kFirstAddress + memory.num_bytes) return nullptr;
   return memory.bytes + (address - kFirstAddress);
 }

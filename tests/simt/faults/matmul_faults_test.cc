@@ -18,18 +18,20 @@ using simt::FaultKind;
 
 constexpr int kMostSeeds = 8;
 constexpr int kBlocks = 2;
+constexpr int kMostClusterBlocks = 2;
 
-// Two blocks share a tile, and either fills its stages several times.
+// Two blocks, or clusters of blocks, share a tile, and either fills its stages several times.
 class SharedTile {
  public:
-  explicit SharedTile(const MatmulShape& shape) : matmul_(shape, 3), task_(matmul_.Task()) {
+  SharedTile(const MatmulShape& shape, int cluster_blocks) : matmul_(shape, 3), task_(matmul_.Task()) {
     task_.rows_per_pass = 32;
+    task_.cluster_blocks = cluster_blocks;
     task_.num_blocks = task_.num_split_blocks = kBlocks;
     task_.partials = partials_.data();
   }
   // Nothing: a report ended the launch.
   std::optional<std::vector<unsigned char>> Multiply() {
-    DeviceArray<int32_t> counters(std::vector<int32_t>(kBlocks, 0));
+    DeviceArray<int32_t> counters(std::vector<int32_t>(kBlocks * kMostClusterBlocks, 0));
     task_.counters = counters.data();
     matmul_.Poison();
     const cudaError_t error = cuda::LaunchWarpgroupMatmul(task_, nullptr);
@@ -41,7 +43,7 @@ class SharedTile {
  private:
   MatmulCase matmul_;
   cuda::MatmulTask task_;
-  DeviceArray<float> partials_{size_t{2} * kBlocks * 256 * 32};
+  DeviceArray<float> partials_{size_t{2} * kBlocks * kMostClusterBlocks * 256 * 32};
 };
 
 bool IsFound(SharedTile& tile, const std::vector<unsigned char>& right, const Call& call, FaultKind kind) {
@@ -56,8 +58,8 @@ bool IsFound(SharedTile& tile, const std::vector<unsigned char>& right, const Ca
   return is_found;
 }
 
-void ExpectAllFound(const MatmulShape& shape, int num_tensors) {
-  SharedTile tile(shape);
+void ExpectAllFound(const MatmulShape& shape, int num_tensors, int cluster_blocks = 1) {
+  SharedTile tile(shape, cluster_blocks);
   simt::RecordCalls();
   const std::optional<std::vector<unsigned char>> right = tile.Multiply();
   const std::vector<Call> calls = simt::TakeCalls();
@@ -84,6 +86,10 @@ KERNEL_TEST("matmul warpgroup: int8, a wait, a fence, a phase or a box that is w
 KERNEL_TEST("matmul warpgroup: int4, a wait, a fence, a phase or a box that is wrong anywhere is found") {
   ExpectAllFound({.format = WeightFormat::kInt4, .group_size = 32, .has_zeros = true, .m = 20, .n = 20, .k = 64 * 34},
                  4);
+}
+
+KERNEL_TEST("matmul warpgroup: in clusters, what one block does not tell or wait for of the other is found as well") {
+  ExpectAllFound({.format = WeightFormat::kInt8, .m = 50, .n = 20, .k = 128 * 18}, 2, 2);
 }
 
 }  // namespace

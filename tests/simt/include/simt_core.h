@@ -30,6 +30,8 @@ struct Lanes {
 void MeetWarp(const char* name, uint32_t mask, void* argument, void (*execute)(const Lanes&), Where where);
 // Waits for the whole block. Returns how many threads brought true.
 int MeetBlock(bool value, Where where);
+// Waits for all blocks of the cluster.
+void MeetCluster(Where where);
 int ThisLane();
 
 // Ends the launch with a report that names kernel, block and thread. Device code only.
@@ -57,6 +59,7 @@ struct LaunchRequest {
   dim3 grid, block;
   size_t shared_bytes = 0;
   bool is_dependent = false;
+  int cluster_blocks = 1;
   void (*run)(const void* arguments) = nullptr;  // calls the kernel, as one thread
   const void* arguments = nullptr;
 };

@@ -12,10 +12,14 @@ void InitBarrier(uint64_t* barrier, int num_arrivals);
 void FenceBarrierInits();
 // Arrives, and announces bytes of copies.
 void ArriveBarrier(uint64_t* barrier, uint32_t num_bytes);
+// Arrives at the barrier in the same place of another block of the cluster.
+void ArriveBarrierOf(int rank, uint64_t* barrier, Where where);
 void WaitBarrier(uint64_t* barrier, uint32_t parity, Where where);
 // Copies that land when nobody else can go on, or, by the seed, earlier.
 void CopyBulk(void* shared, const void* global, uint32_t num_bytes, uint64_t* barrier);
 void CopyTensor(void* shared, const CUtensorMap& map, int x, int y, uint64_t* barrier);
+// To the same place in each block of the cluster that has its bit set; reports to its barrier there.
+void CopyTensorTo(uint32_t ranks, void* shared, const CUtensorMap& map, int x, int y, uint64_t* barrier);
 void FenceAsyncProxy();
 void MeetNamedBarrier(int id, int num_threads, bool waits, Where where);
 
@@ -28,8 +32,15 @@ using Mbarrier = uint64_t;
 inline void MbarrierInit(Mbarrier* barrier, int num_arrivals) { simt::InitBarrier(barrier, num_arrivals); }
 inline void MbarrierInitFence() { simt::FenceBarrierInits(); }
 inline void MbarrierArrive(Mbarrier* barrier) { simt::ArriveBarrier(barrier, 0); }
+inline void MbarrierArriveOf(int rank, Mbarrier* barrier, simt::Where where = SIMT_HERE) {
+  simt::ArriveBarrierOf(rank, barrier, where);
+}
+inline void ClusterSync(simt::Where where = SIMT_HERE) { simt::MeetCluster(where); }
 inline void MbarrierArriveExpect(Mbarrier* barrier, uint32_t num_bytes) { simt::ArriveBarrier(barrier, num_bytes); }
 inline void MbarrierWait(Mbarrier* barrier, uint32_t parity, simt::Where where = SIMT_HERE) {
+  simt::WaitBarrier(barrier, parity, where);
+}
+inline void MbarrierWaitCluster(Mbarrier* barrier, uint32_t parity, simt::Where where = SIMT_HERE) {
   simt::WaitBarrier(barrier, parity, where);
 }
 inline void BulkCopy(void* shared, const void* global, uint32_t num_bytes, Mbarrier* barrier) {
@@ -37,6 +48,9 @@ inline void BulkCopy(void* shared, const void* global, uint32_t num_bytes, Mbarr
 }
 inline void TensorCopy(void* shared, const CUtensorMap* map, int x, int y, Mbarrier* barrier) {
   simt::CopyTensor(shared, *map, x, y, barrier);
+}
+inline void TensorCopyTo(uint32_t ranks, void* shared, const CUtensorMap* map, int x, int y, Mbarrier* barrier) {
+  simt::CopyTensorTo(ranks, shared, *map, x, y, barrier);
 }
 inline void PrefetchTensorMap(const CUtensorMap*) {}
 inline void FenceAsyncProxy() { simt::FenceAsyncProxy(); }
