@@ -82,6 +82,7 @@ void Apply(const MatmulCandidate& plan, MatmulTask& task) {
   task.rows_per_pass = plan.rows_per_pass;
   task.num_blocks = plan.num_blocks;
   task.num_split_blocks = plan.num_split_blocks;
+  task.cluster_blocks = plan.cluster_blocks;
 }
 
 // `num_channels` of the task's outputs, from `first` on.

@@ -33,11 +33,13 @@ struct MatmulTask {
   MatmulEpilogue epilogue;
 
   // Of the plan (matmul_schedule.h).
-  int rows_per_pass = 0;        // of one block
-  int num_blocks = 0;           // the grid
-  int num_split_blocks = 0;     // of them, those that share the tiles left after whole waves
-  void* partials = nullptr;     // float32 or int32 [num_split_blocks][2][sums of a tile]
-  int32_t* counters = nullptr;  // [num_split_blocks] zeros, zeros again at the end
+  int rows_per_pass = 0;     // of one block
+  int num_blocks = 0;        // the grid
+  int num_split_blocks = 0;  // of them, those that share the tiles left after whole waves
+  int cluster_blocks = 1;    // of the warpgroup kernel: that fetch weights for each other. A tile is a cluster's then,
+                             // its rows as many more, and the numbers of blocks above are of clusters
+  void* partials = nullptr;  // float32 or int32 [cluster_blocks][num_split_blocks][2][sums of a block]
+  int32_t* counters = nullptr;  // [cluster_blocks][num_split_blocks] zeros, zeros again at the end
   bool is_dependent = false;
 
   // Of the kernel, set by its launcher.

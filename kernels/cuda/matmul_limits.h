@@ -20,6 +20,8 @@ inline constexpr int kWarpgroupStageBytes = 128;
 inline constexpr int kWarpgroupRowStep = 16;  // between the numbers of rows that a pass may have
 // At most; what registers hold of sums beside unpacked operands of int4.
 constexpr int WarpgroupRows(WeightFormat format) { return format == WeightFormat::kInt4 ? 176 : 192; }
+// Blocks that may fetch weights for each other, at most.
+constexpr int WarpgroupClusterBlocks(WeightFormat format) { return format == WeightFormat::kInt4 ? 1 : 2; }
 
 // A block of the skinny kernel for passes of up to some rows.
 struct SkinnyBlock {

@@ -19,8 +19,9 @@ constexpr double kUnpackedInputs = 96;  // grouped weights to 16 bits
 constexpr double kScaledInputs = 25;    // and spread along k, and times their scales
 constexpr double kShownShare = 0.2;     // of what hides behind the slowest
 constexpr double kPlainProducts = 2;
-constexpr double kStartClocks = 4000;  // a launch, and the first bytes of a block
-constexpr double kSplitClocks = 1500;  // partial sums: out, a fence, and back
+constexpr double kStartClocks = 4000;   // a launch, and the first bytes of a block
+constexpr double kSplitClocks = 1500;   // partial sums: out, a fence, and back
+constexpr double kClusterClocks = 500;  // blocks wait for each other at the start and at the end
 constexpr int kMinSegmentStages = 4;
 constexpr int kMorePasses = 2;  // tried beyond those that half-filled tiles would need
 
@@ -51,11 +52,12 @@ struct Work {
   double shared_bytes = 0;
   double products = 0;  // 16-bit
   double unpacked_inputs = 0;
-  int64_t num_tiles = 0;   // blocks of one slice
+  int64_t num_tiles = 0;   // of a block, or of a cluster
   int64_t num_stages = 0;  // of a tile
   int64_t tile_sums = 0;   // of a tile
   int64_t slot_sums = 0;   // a block has room for
   int blocks_per_processor = 2;
+  int cluster_blocks = 1;
 };
 
 // The slowest of memory, L2, tensor cores (or the shared memory that feeds them) and arithmetic; the others hide behind
@@ -72,17 +74,19 @@ double WorkClocks(const Work& work, int num_processors) {
 // Decides how blocks share the tiles: whole waves, then the tiles left cut among as many blocks as pay for the partial
 // sums they write and read.
 void ChooseBlocks(const Work& work, const MatmulProblem& problem, MatmulCandidate& candidate) {
-  const int64_t num_slots = static_cast<int64_t>(problem.num_multiprocessors) * work.blocks_per_processor;
+  const int64_t num_slots =
+      static_cast<int64_t>(problem.num_multiprocessors) * work.blocks_per_processor / work.cluster_blocks;
   const int64_t num_waves = work.num_tiles / num_slots;
   const int64_t num_left = work.num_tiles - num_waves * num_slots;
   const double tile_clocks = WorkClocks(work, problem.num_multiprocessors) * static_cast<double>(num_slots) /
                              static_cast<double>(work.num_tiles);  // of a block among a full device's
-  const double wave_clocks = kStartClocks + static_cast<double>(num_waves) * tile_clocks;
+  const double start_clocks = kStartClocks + (work.cluster_blocks > 1 ? kClusterClocks : 0);
+  const double wave_clocks = start_clocks + static_cast<double>(num_waves) * tile_clocks;
   candidate.num_blocks = static_cast<int>(num_slots);
   candidate.num_split_blocks = static_cast<int>(num_left);
   candidate.cost_clocks = wave_clocks + (num_left > 0 ? tile_clocks : 0);
-  const double tile_bytes = 4.0 * static_cast<double>(work.tile_sums);
-  const double slot_bytes = 4.0 * static_cast<double>(work.slot_sums);
+  const double tile_bytes = 4.0 * static_cast<double>(work.tile_sums * work.cluster_blocks);
+  const double slot_bytes = 4.0 * static_cast<double>(work.slot_sums * work.cluster_blocks);
   for (int64_t blocks = 2 * num_left; num_left > 0; blocks += num_left) {
     blocks = std::min(blocks, num_slots);
     if (2 * slot_bytes * static_cast<double>(blocks) > static_cast<double>(problem.partial_bytes)) break;
@@ -198,19 +202,22 @@ MatmulCandidate PlanExpandTile(const MatmulProblem& problem) {
   return candidate;
 }
 
-Work WarpgroupWork(const MatmulProblem& problem, int rows_per_pass) {
+// A cluster's blocks ask L2 for a tile's weights once.
+Work WarpgroupWork(const MatmulProblem& problem, int rows_per_pass, int cluster_blocks) {
   const double k_bytes = static_cast<double>(problem.w.k) * XBytes(problem.w);
-  const int64_t row_tiles = CeilDiv(problem.num_rows, rows_per_pass);
+  const int64_t cluster_tiles = CeilDiv(problem.num_rows, static_cast<int64_t>(rows_per_pass) * cluster_blocks);
+  const int64_t row_tiles = cluster_tiles * cluster_blocks;
   const int64_t channel_tiles = CeilDiv(problem.w.n, kWarpgroupChannels);
   const auto num_rows = static_cast<double>(row_tiles * rows_per_pass);
   const auto padded_n = static_cast<double>(channel_tiles * kWarpgroupChannels);
   const double weight_bytes = WeightBytes(problem.w) * padded_n / static_cast<double>(problem.w.n);
   Work work;
-  work.num_tiles = row_tiles * channel_tiles;
+  work.num_tiles = cluster_tiles * channel_tiles;
+  work.cluster_blocks = cluster_blocks;
   work.memory_bytes =
       weight_bytes + static_cast<double>(problem.num_rows) * (k_bytes + 2.0 * static_cast<double>(problem.w.n));
   work.l2_bytes =
-      static_cast<double>(row_tiles) * weight_bytes + static_cast<double>(channel_tiles) * num_rows * k_bytes;
+      static_cast<double>(cluster_tiles) * weight_bytes + static_cast<double>(channel_tiles) * num_rows * k_bytes;
   // Rows are read by every 64 channels; of int4 weights what is unpacked stays in registers.
   work.shared_bytes = static_cast<double>(row_tiles) * weight_bytes + padded_n / 64 * num_rows * k_bytes;
   work.products = num_rows * padded_n * k_bytes / 2 / kWarpgroupGain;
@@ -234,11 +241,14 @@ MatmulCandidate PlanWarpgroup(const MatmulProblem& problem) {
   if (best.skip_reason != nullptr) return best;
   best.cost_clocks = -1;
   const int64_t min_passes = CeilDiv(problem.num_rows, WarpgroupRows(problem.w.format));
-  for (int64_t passes = min_passes; passes <= min_passes + kMorePasses; ++passes) {
-    MatmulCandidate candidate = {.kernel = MatmulKernel::kWarpgroup};
-    candidate.rows_per_pass = static_cast<int>(RoundUp(CeilDiv(problem.num_rows, passes), kWarpgroupRowStep));
-    ChooseBlocks(WarpgroupWork(problem, candidate.rows_per_pass), problem, candidate);
-    if (best.cost_clocks < 0 || candidate.cost_clocks < best.cost_clocks) best = candidate;
+  for (int cluster_blocks = 1; cluster_blocks <= WarpgroupClusterBlocks(problem.w.format); ++cluster_blocks) {
+    const int64_t first = RoundUp(min_passes, cluster_blocks);
+    for (int64_t passes = first; passes <= first + kMorePasses * cluster_blocks; passes += cluster_blocks) {
+      MatmulCandidate candidate = {.kernel = MatmulKernel::kWarpgroup, .cluster_blocks = cluster_blocks};
+      candidate.rows_per_pass = static_cast<int>(RoundUp(CeilDiv(problem.num_rows, passes), kWarpgroupRowStep));
+      ChooseBlocks(WarpgroupWork(problem, candidate.rows_per_pass, cluster_blocks), problem, candidate);
+      if (best.cost_clocks < 0 || candidate.cost_clocks < best.cost_clocks) best = candidate;
+    }
   }
   return best;
 }

@@ -31,8 +31,9 @@ struct MatmulCandidate {
   MatmulKernel kernel = MatmulKernel::kPlain;
   const char* skip_reason = nullptr;  // null: it can run
   int rows_per_pass = 0;
-  int num_blocks = 0;  // as matmul_schedule.h says
+  int num_blocks = 0;  // as matmul_schedule.h says; of clusters, where they are of more blocks than one
   int num_split_blocks = 0;
+  int cluster_blocks = 1;
   double cost_clocks = 0;
 };
 

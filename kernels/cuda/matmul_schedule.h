@@ -25,18 +25,17 @@ struct Segment {
   int last_block = 0;
 };
 
-// The block's segment number `index`; false when there are no more.
-__device__ inline bool ComputeSegment(const MatmulTask& task, int index, Segment& segment) {
-  const int block = static_cast<int>(blockIdx.x);
+// Segment number `index` of a block of so many; false when there are no more.
+__device__ inline bool ComputeSegment(const MatmulTask& task, int index, Segment& segment, int block, int num_blocks) {
   const int num_stages = task.num_stages;
-  const int num_waves = task.num_tiles / static_cast<int>(gridDim.x);
+  const int num_waves = task.num_tiles / num_blocks;
   segment = {.end_stage = num_stages, .first_block = block, .last_block = block};
   if (index < num_waves) {
-    segment.tile = index * static_cast<int>(gridDim.x) + block;
+    segment.tile = index * num_blocks + block;
     return true;
   }
   if (block >= task.num_split_blocks) return false;
-  const int first_tile = num_waves * static_cast<int>(gridDim.x);
+  const int first_tile = num_waves * num_blocks;
   const int64_t num_left = static_cast<int64_t>(task.num_tiles - first_tile) * num_stages;
   const int64_t begin = num_left * block / task.num_split_blocks;
   const int64_t end = num_left * (block + 1) / task.num_split_blocks;
@@ -53,6 +52,11 @@ __device__ inline bool ComputeSegment(const MatmulTask& task, int index, Segment
   return true;
 }
 
+// This block's.
+__device__ inline bool ComputeSegment(const MatmulTask& task, int index, Segment& segment) {
+  return ComputeSegment(task, index, segment, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
+}
+
 // Where a tile lies: groups of 8 tiles of rows, channels last, so that blocks beside each other share x and w in L2.
 struct TilePlace {
   int first_row = 0;
@@ -60,18 +64,21 @@ struct TilePlace {
   int first_channel = 0;
 };
 
-__device__ inline TilePlace FindTilePlace(const MatmulTask& task, int tile, int tile_channels) {
+__device__ inline TilePlace FindTilePlace(const MatmulTask& task, int tile, int tile_channels, int tile_rows) {
   constexpr int kGroupTiles = 8;
-  const int num_row_tiles = (task.num_rows + task.rows_per_pass - 1) / task.rows_per_pass;
+  const int num_row_tiles = (task.num_rows + tile_rows - 1) / tile_rows;
   const int num_channel_tiles = static_cast<int>((task.w.n + tile_channels - 1) / tile_channels);
   const int group = tile / (kGroupTiles * num_channel_tiles);
   const int in_group = tile % (kGroupTiles * num_channel_tiles);
   const int height = min(kGroupTiles, num_row_tiles - group * kGroupTiles);
   TilePlace place;
-  place.first_row = (group * kGroupTiles + in_group % height) * task.rows_per_pass;
-  place.num_rows = min(task.rows_per_pass, task.num_rows - place.first_row);
+  place.first_row = (group * kGroupTiles + in_group % height) * tile_rows;
+  place.num_rows = min(tile_rows, task.num_rows - place.first_row);
   place.first_channel = in_group / height * tile_channels;
   return place;
+}
+__device__ inline TilePlace FindTilePlace(const MatmulTask& task, int tile, int tile_channels) {
+  return FindTilePlace(task, tile, tile_channels, task.rows_per_pass);
 }
 
 // As ComputeSegment, into shared memory: between the sums of a tile there is no register to spare for where it is.
@@ -95,6 +102,9 @@ struct WholeBlock {
   static constexpr int kQuadsAhead = 8;  // partial sums on the way to a thread: more would not fit the registers
   __device__ static int NumThreads() { return static_cast<int>(blockDim.x); }
   __device__ static void Sync() { __syncthreads(); }
+  // The block's number in the schedule, and what its slots and counter are moved by.
+  __device__ static int Block(const MatmulTask& /*task*/) { return static_cast<int>(blockIdx.x); }
+  __device__ static int FirstSlot(const MatmulTask& /*task*/) { return 0; }
 };
 
 // Brings a shared tile's sums together. True in the block that has them all: the only one, or the last to arrive.
@@ -106,8 +116,9 @@ __device__ bool GatherSegments(const MatmulTask& task, const Segment& segment, c
   if (segment.first_block == segment.last_block) return true;
   __shared__ int is_last;
   const int num_threads = Team::NumThreads();
-  const int block = static_cast<int>(blockIdx.x);
-  SumQuad<Sum>* const partials = static_cast<SumQuad<Sum>*>(task.partials) + threadIdx.x;
+  const int block = Team::Block(task), first_slot = Team::FirstSlot(task);
+  SumQuad<Sum>* const partials =
+      static_cast<SumQuad<Sum>*>(task.partials) + kCount * num_threads * (2 * first_slot) + threadIdx.x;
   SumQuad<Sum>* const own = partials + kCount * num_threads * (2 * block + (block == segment.first_block ? 1 : 0));
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
@@ -116,7 +127,7 @@ __device__ bool GatherSegments(const MatmulTask& task, const Segment& segment, c
   __threadfence();  // this thread's sums before the block's arrival
   Team::Sync();     // all sums before thread 0 tells
   if (threadIdx.x == 0) {
-    int32_t* const counter = task.counters + segment.first_block;
+    int32_t* const counter = task.counters + first_slot + segment.first_block;
     is_last = atomicAdd(counter, 1) == segment.last_block - segment.first_block ? 1 : 0;
     if (is_last != 0) *counter = 0;  // nobody else comes; the next launch finds it as this one did
   }

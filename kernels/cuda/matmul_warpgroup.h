@@ -7,7 +7,10 @@
 //   stage     128 bytes along k of the rows of x, swizzled, and the weights for them, by tensor copies; 4 or 8 stages,
 //             handed over by a pair of barriers each (full: the bytes are there; empty: all eight warps are done)
 //   products  m64nRk16 or m64nRk32 with R = kRows; the last ones run on while the next are prepared
-//   tiles     as the tile kernel's: shared by the blocks as matmul_schedule.h says
+//   cluster   one block, or two that multiply the same channels by rows beside each other: each fetches half of a
+//   stage's
+//             weights for both, so L2 is asked for them once. A stage is empty when the warps of both are done with it.
+//   tiles     as the tile kernel's, a cluster's rows together: shared by the clusters as matmul_schedule.h says
 //   out       8 x 8 sums at a time are transposed among a warp's registers, so that pairs of channels are stored
 //
 // Weights are fetched before the grid dependency is waited for. Internal to matmul_warpgroup_*.cu.
@@ -19,7 +22,7 @@
 #include "kernels/cuda/common/launch.h"
 #include "kernels/cuda/common/ptx_wgmma.h"
 #include "kernels/cuda/matmul_kernels.h"
-#include "kernels/cuda/matmul_schedule.h"
+#include "kernels/cuda/matmul_warpgroup_cluster.h"
 #include "kernels/cuda/matmul_warpgroup_store.h"
 #include "kernels/cuda/tensor_map.h"
 
@@ -36,7 +39,8 @@ static_assert(kWarpgroupStageBytes == kTensorBoxBytes, "a stage is a box wide");
 //   kXBytes       of an element of x
 //   kWeightBytes  room for the weights of a stage: a multiple of 1024
 //   Maps          of the weights; MakeMaps(task, maps) on the host
-//   FetchedBytes(task), Fetch(task, maps, place, stage, weights, full): of a stage
+//   kHasClusters  whether blocks may fetch weights for each other
+//   FetchedBytes(task), Fetch(task, maps, from, weights, full): of a stage, all or the block's part
 //   Lane          what a thread knows all along
 //   Multiply(task, lane, x, weights, sums, release): the products of a stage, the last group of which may still
 //                 run when it returns; calls release() once the stage before is done with
@@ -47,34 +51,28 @@ struct WarpgroupTile {
   static constexpr int kSlotBytes = kRowBytes + Format::kWeightBytes;
   static constexpr int kNumStages = 224 * 1024 / kSlotBytes >= 8 ? 8 : 4;
   static constexpr int kSharedBytes = kNumStages * kSlotBytes + 1024;  // the stages start at a multiple of 1024
+  using Blocks = Cluster<Format::kHasClusters>;
+  using Barriers = StageBarriers<Format::kHasClusters, kNumStages>;
   using Sums = typename Format::Sum[kGroupProducts][kRowTiles][4];
   static_assert(kSlotBytes % 1024 == 0 && kNumStages * kSlotBytes <= 224 * 1024);
-};
-
-template <int kNumStages>
-struct StageBarriers {
-  ptx::Mbarrier full[kNumStages];
-  ptx::Mbarrier empty[kNumStages];
-  __device__ void Release(int fill) {
-    if (threadIdx.x % 32 == 0) ptx::MbarrierArrive(&empty[fill % kNumStages]);
-  }
 };
 
 // What is fetched, by one thread.
 template <typename Format, int kRows>
 struct StageFetcher {
   using Tile = WarpgroupTile<Format, kRows>;
+  using Blocks = typename Tile::Blocks;
   const MatmulTask& task;
   const CUtensorMap* x_map;
   const typename Format::Maps* maps;
   unsigned char* slots;
-  StageBarriers<Tile::kNumStages>* barriers;
+  typename Tile::Barriers* barriers;
 
   __device__ unsigned char* Slot(int fill) const { return slots + fill % Tile::kNumStages * Tile::kSlotBytes; }
   __device__ ptx::Mbarrier* Full(int fill) const { return &barriers->full[fill % Tile::kNumStages]; }
   __device__ void FetchWeights(const TilePlace& place, int stage, int fill) const {
     ptx::MbarrierArriveExpect(Full(fill), Tile::kRowBytes + Format::FetchedBytes(task));
-    Format::Fetch(task, *maps, place, stage, Slot(fill) + Tile::kRowBytes, Full(fill));
+    Format::Fetch(task, *maps, {place.first_channel, stage}, Slot(fill) + Tile::kRowBytes, Full(fill));
   }
   __device__ void FetchRows(const TilePlace& place, int stage, int fill) const {
     ptx::TensorCopy(Slot(fill), x_map, stage * kWarpgroupStageBytes, place.first_row, Full(fill));
@@ -84,8 +82,8 @@ struct StageFetcher {
     ptx::PrefetchTensorMap(x_map);
     int fill = 0;  // stages begun
     Segment segment;
-    for (int i = 0; ComputeSegment(task, i, segment); ++i) {
-      const TilePlace place = FindTilePlace(task, segment.tile, kWarpgroupChannels);
+    for (int i = 0; Blocks::ComputeSegment(task, i, segment); ++i) {
+      const TilePlace place = Blocks::FindPlace(task, segment.tile);
       int stage = segment.first_stage;
       if (i == 0) {
         const int num_early = min(Tile::kNumStages, segment.end_stage - stage);
@@ -99,7 +97,7 @@ struct StageFetcher {
       }
 #pragma unroll 1
       for (; stage < segment.end_stage; ++stage, ++fill) {
-        ptx::MbarrierWait(&barriers->empty[fill % Tile::kNumStages], fill / Tile::kNumStages % 2 ^ 1);
+        ptx::MbarrierWaitCluster(&barriers->empty[fill % Tile::kNumStages], fill / Tile::kNumStages % 2 ^ 1);
         FetchWeights(place, stage, fill);
         FetchRows(place, stage, fill);
       }
@@ -109,13 +107,14 @@ struct StageFetcher {
 
 template <typename Format, int kRows>
 __device__ void Consume(const MatmulTask& task, const unsigned char* slots,
-                        StageBarriers<WarpgroupTile<Format, kRows>::kNumStages>& barriers) {
+                        typename WarpgroupTile<Format, kRows>::Barriers& barriers) {
   using Tile = WarpgroupTile<Format, kRows>;
+  using Blocks = typename Tile::Blocks;
   ptx::GridDependencyWait();  // the rows' scales, the residual and the partial sums are the predecessors'
   ptx::GridDependencyLaunch();
   int fill = 0;
   Segment segment;
-  for (int i = 0; ComputeSegment(task, i, segment); ++i) {
+  for (int i = 0; Blocks::ComputeSegment(task, i, segment); ++i) {
     const typename Format::Lane lane;
     typename Tile::Sums sums = {};
     auto& flat = reinterpret_cast<typename Format::Sum(&)[kGroupProducts * Tile::kRowTiles][4]>(sums);
@@ -125,15 +124,15 @@ __device__ void Consume(const MatmulTask& task, const unsigned char* slots,
       const unsigned char* const slot = slots + fill % Tile::kNumStages * Tile::kSlotBytes;
       const uint64_t x = ptx::MatrixDescriptor(slot, ptx::Swizzle::k128, 16, kEightRowsBytes);
       Format::Multiply(task, lane, x, slot + Tile::kRowBytes, sums, [&] {
-        if (stage > segment.first_stage) barriers.Release(fill - 1);
+        if (stage > segment.first_stage) barriers.Release(task, fill - 1);
       });
     }
     ptx::WgmmaWait<0>();
     ptx::PinRegisters(flat);
-    barriers.Release(fill - 1);
-    const TilePlace place = FindTilePlace(task, segment.tile, kWarpgroupChannels);
+    barriers.Release(task, fill - 1);
+    const TilePlace place = Blocks::FindPlace(task, segment.tile);
     const auto is_used = [&](int sum) { return sum % Tile::kRowTiles * 8 < place.num_rows; };
-    if (!GatherSegments<Consumers>(task, segment, is_used, flat)) continue;
+    if (!GatherSegments<Consumers<Format::kHasClusters>>(task, segment, is_used, flat)) continue;
     ptx::PinRegisters(flat);
     StoreSums(task, place, sums);
   }
@@ -143,15 +142,11 @@ template <typename Format, int kRows>
 __global__ void __launch_bounds__(kWarpgroupThreads, 1)
     WarpgroupMatmul(const MatmulTask task, const __grid_constant__ CUtensorMap x_map,
                     const __grid_constant__ typename Format::Maps maps) {
-  constexpr int kNumStages = WarpgroupTile<Format, kRows>::kNumStages;
-  __shared__ StageBarriers<kNumStages> barriers;
+  using Tile = WarpgroupTile<Format, kRows>;
+  __shared__ typename Tile::Barriers barriers;
   unsigned char* const slots = ptx::AlignShared<1024>(ptx::SharedMemory<unsigned char>());
-  for (int i = 0; threadIdx.x == 0 && i < kNumStages; ++i) {
-    ptx::MbarrierInit(&barriers.full[i], 1);
-    ptx::MbarrierInit(&barriers.empty[i], kConsumerGroups * kGroupThreads / 32);
-  }
-  if (threadIdx.x == 0) ptx::MbarrierInitFence();
-  __syncthreads();  // the barriers are there for everyone
+  if (threadIdx.x == 0) barriers.Init(task);
+  Tile::Blocks::Sync(task);  // the barriers are there for everyone
   if (threadIdx.x >= kConsumerGroups * kGroupThreads) {
     ptx::LowerRegisters<kProducerRegisters>();
     if (threadIdx.x == kConsumerGroups * kGroupThreads) {
@@ -161,11 +156,14 @@ __global__ void __launch_bounds__(kWarpgroupThreads, 1)
     ptx::RaiseRegisters<kConsumerRegisters>();
     Consume<Format, kRows>(task, slots, barriers);
   }
+  if (Tile::Blocks::Size(task) > 1) Tile::Blocks::Sync(task);  // nobody speaks to a block that has ended
 }
 
 template <typename Format, int kRows>
 cudaError_t LaunchWarpgroup(MatmulTask task, cudaStream_t stream) {
-  const int num_row_tiles = (task.num_rows + kRows - 1) / kRows;
+  if (task.cluster_blocks > WarpgroupClusterBlocks(task.w.format)) return cudaErrorInvalidValue;
+  const int tile_rows = kRows * task.cluster_blocks;
+  const int num_row_tiles = (task.num_rows + tile_rows - 1) / tile_rows;
   task.num_tiles = static_cast<int>((task.w.n + kWarpgroupChannels - 1) / kWarpgroupChannels) * num_row_tiles;
   const int64_t row_bytes = task.w.k * Format::kXBytes;
   task.num_stages = static_cast<int>((row_bytes + kWarpgroupStageBytes - 1) / kWarpgroupStageBytes);
@@ -177,11 +175,12 @@ cudaError_t LaunchWarpgroup(MatmulTask task, cudaStream_t stream) {
   }
   if (error != cudaSuccess) return error;
   return Launch(WarpgroupMatmul<Format, kRows>,
-                {.grid = dim3(static_cast<unsigned>(task.num_blocks)),
+                {.grid = dim3(static_cast<unsigned>(task.num_blocks * task.cluster_blocks)),
                  .block = dim3(kWarpgroupThreads),
                  .shared_bytes = WarpgroupTile<Format, kRows>::kSharedBytes,
                  .stream = stream,
-                 .is_dependent = task.is_dependent},
+                 .is_dependent = task.is_dependent,
+                 .cluster_blocks = static_cast<unsigned>(task.cluster_blocks)},
                 task, x_map, maps);
 }
 

@@ -24,6 +24,7 @@ namespace {
 struct Int4Format {
   using Math = Bf16Math;
   using Sum = float;
+  static constexpr bool kHasClusters = false;  // which would take registers that unpacking needs
   static constexpr int kXBytes = 2;
   static constexpr int kTiles = kWarpgroupChannels / kTileChannels;  // of a stage
   static constexpr int kTileBytes = kTileChannels * kTileInputs / 2;
@@ -65,13 +66,13 @@ struct Int4Format {
     const int group_bytes = kScaleBytes + (task.w.has_zeros ? kTileChannels : 0);
     return static_cast<uint32_t>(kTiles * (kTileBytes + StageGroups(task.w) * group_bytes));
   }
-  __device__ static void Fetch(const MatmulTask& task, const Maps& maps, const TilePlace& place, int stage,
-                               unsigned char* weights, ptx::Mbarrier* full) {
-    const int row = place.first_channel / kTileChannels;
-    const int group = stage * kTileInputs / task.w.group_size;
+  __device__ static void Fetch(const MatmulTask& task, const Maps& maps, const WeightsAt& from, unsigned char* weights,
+                               ptx::Mbarrier* full) {
+    const int row = from.first_channel / kTileChannels;
+    const int group = from.stage * kTileInputs / task.w.group_size;
 #pragma unroll
     for (int box = 0; box < kTileBytes / kBoxBytes; ++box) {
-      ptx::TensorCopy(weights + box * kBoxesAt, &maps.tiles, stage * kTileBytes + box * kBoxBytes, row, full);
+      ptx::TensorCopy(weights + box * kBoxesAt, &maps.tiles, from.stage * kTileBytes + box * kBoxBytes, row, full);
     }
     ptx::TensorCopy(weights + kScalesAt, &maps.scales, group * kScaleBytes, row, full);
     if (task.w.has_zeros) ptx::TensorCopy(weights + kZerosAt, &maps.zeros, group * kTileChannels, row, full);

@@ -19,6 +19,7 @@ namespace {
 
 struct Int8Format {
   using Sum = int32_t;
+  static constexpr bool kHasClusters = true;
   static constexpr int kXBytes = 1;
   static constexpr int kWeightBytes = kWarpgroupChannels * kWarpgroupStageBytes;
   static constexpr int kProductBytes = 32;  // along k
@@ -28,12 +29,17 @@ struct Int8Format {
   struct Lane {};
 
   static cudaError_t MakeMaps(const MatmulTask& task, Maps& maps) {
-    return MakeTensorMap({task.w.values, task.w.k, task.w.n, task.w.stride, kWarpgroupChannels}, maps.channels);
+    return MakeTensorMap({task.w.values, task.w.k, task.w.n, task.w.stride,
+                          static_cast<uint32_t>(kWarpgroupChannels / task.cluster_blocks)},
+                         maps.channels);
   }
   __device__ static uint32_t FetchedBytes(const MatmulTask& /*task*/) { return kWeightBytes; }
-  __device__ static void Fetch(const MatmulTask& /*task*/, const Maps& maps, const TilePlace& place, int stage,
-                               unsigned char* weights, ptx::Mbarrier* full) {
-    ptx::TensorCopy(weights, &maps.channels, stage * kWarpgroupStageBytes, place.first_channel, full);
+  __device__ static void Fetch(const MatmulTask& task, const Maps& maps, const WeightsAt& from, unsigned char* weights,
+                               ptx::Mbarrier* full) {
+    using Blocks = Cluster<true>;
+    const int channel = Blocks::Rank(task) * (kWarpgroupChannels / Blocks::Size(task));
+    CopyToCluster(task, weights + channel * kWarpgroupStageBytes, maps.channels,
+                  {from.stage * kWarpgroupStageBytes, from.first_channel + channel}, full);
   }
 
   template <int kRowTiles, typename Release>

@@ -19,13 +19,6 @@ inline constexpr int kConsumerGroups = 2;  // of warps that multiply; the fetchi
 inline constexpr int kGroupThreads = 128;
 inline constexpr int kGroupProducts = kWarpgroupChannels / kConsumerGroups / kProductChannels;  // above each other
 
-// The multiplying warps, to whoever adds up shared tiles.
-struct Consumers {
-  static constexpr int kQuadsAhead = 8;
-  __device__ static int NumThreads() { return kGroupThreads * kConsumerGroups; }
-  __device__ static void Sync() { ptx::NamedBarrierWait(1, kGroupThreads * kConsumerGroups); }
-};
-
 // An 8 x 8 matrix of 32-bit elements as LdMatrixX1 has one of 16 bits: the transposed one in the same places.
 __device__ inline uint2 TransposePairs(uint32_t first, uint32_t second) {
   const uint32_t low = ptx::MovMatrixTrans(ptx::Prmt(first, second, 0x5410));

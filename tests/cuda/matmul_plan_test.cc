@@ -75,12 +75,12 @@ KERNEL_TEST("matmul plan: by warpgroups the cost of int4 grows by at most 15 % f
   }
 }
 
-// int8 is multiplied as fast as L2 feeds it, and every pass of rows asks L2 for all weights once more.
-KERNEL_TEST("matmul plan: by warpgroups the cost of int8 grows by what a pass more reads") {
+// int8 is multiplied as fast as L2 feeds it, and every two passes of rows ask L2 for all weights once more.
+KERNEL_TEST("matmul plan: by warpgroups the cost of int8 grows by what passes more read") {
   for (const Layer& layer : kLayers) {
     MatmulProblem problem = ProblemOf(layer, WeightFormat::kInt8, 0);
     problem.has_warpgroups = true;
-    ExpectSmoothCost(layer, problem, 1.3);
+    ExpectSmoothCost(layer, problem, 1.24);
   }
 }
 
@@ -97,6 +97,7 @@ KERNEL_TEST("matmul plan: warpgroups are chosen for many rows, not for few, and 
         EXPECT(with.cost_clocks <= without.cost_clocks) << layer.name << "m" << m;
         EXPECT(m > 16 || with.kernel != MatmulKernel::kWarpgroup) << layer.name << "m" << m;
         EXPECT(m % 512 != 0 || with.kernel == MatmulKernel::kWarpgroup) << layer.name << "m" << m;
+        EXPECT(m != 256 || format != WeightFormat::kInt8 || with.cluster_blocks == 2) << layer.name << "L2 feeds it";
       }
     }
   }
@@ -117,11 +118,13 @@ KERNEL_TEST("matmul plan: blocks cover the tiles, and what they share fits the w
           if (plan.kernel == MatmulKernel::kWarpgroup) {
             EXPECT(plan.rows_per_pass % cuda::kWarpgroupRowStep == 0 && plan.rows_per_pass >= 1) << layer.name << m;
             EXPECT(plan.rows_per_pass <= cuda::WarpgroupRows(format)) << layer.name << m;
-            EXPECT(plan.num_blocks <= problem.num_multiprocessors) << layer.name << m;
-            const int64_t slot_bytes = int64_t{4} * cuda::kWarpgroupChannels * plan.rows_per_pass;
-            const int64_t num_tiles = (layer.n + cuda::kWarpgroupChannels - 1) / cuda::kWarpgroupChannels *
-                                      ((m + plan.rows_per_pass - 1) / plan.rows_per_pass);
-            if (plan.num_split_blocks == num_tiles % problem.num_multiprocessors) continue;  // nothing is shared
+            EXPECT(plan.num_blocks * plan.cluster_blocks <= problem.num_multiprocessors) << layer.name << m;
+            const int64_t tile_rows = int64_t{1} * plan.rows_per_pass * plan.cluster_blocks;
+            const int64_t slot_bytes = int64_t{4} * cuda::kWarpgroupChannels * tile_rows;
+            const int64_t num_tiles =
+                (layer.n + cuda::kWarpgroupChannels - 1) / cuda::kWarpgroupChannels * ((m + tile_rows - 1) / tile_rows);
+            const int num_clusters = problem.num_multiprocessors / plan.cluster_blocks;
+            if (plan.num_split_blocks == num_tiles % num_clusters) continue;  // nothing is shared
             EXPECT(plan.num_split_blocks * 2 * slot_bytes <= int64_t{48} << 20) << layer.name << m;
             continue;
           }

@@ -57,6 +57,7 @@ struct Sharing {
   int rows_per_pass;
   int num_blocks;
   int num_split_blocks;
+  int cluster_blocks = 1;
 };
 
 bool HasWarpgroups() {
@@ -70,11 +71,13 @@ constexpr size_t kPartialSums = size_t{256} * 192 * 2;  // of a block, for the l
 void RunShared(MatmulCase& matmul, const Sharing& sharing, cudaError_t (*launch)(const MatmulTask&, cudaStream_t),
                const std::string& name, WeightRounding rounding = WeightRounding::kExact) {
   MatmulTask task = matmul.Task();
-  DeviceArray<float> partials(kPartialSums * (sharing.num_split_blocks + 1));
-  DeviceArray<int32_t> counters(std::vector<int32_t>(sharing.num_split_blocks + 1, 0));
+  const int num_slots = (sharing.num_split_blocks + 1) * sharing.cluster_blocks;
+  DeviceArray<float> partials(kPartialSums * num_slots);
+  DeviceArray<int32_t> counters(std::vector<int32_t>(num_slots, 0));
   task.rows_per_pass = sharing.rows_per_pass;
   task.num_blocks = sharing.num_blocks;
   task.num_split_blocks = sharing.num_split_blocks;
+  task.cluster_blocks = sharing.cluster_blocks;
   task.partials = partials.data();
   task.counters = counters.data();
   EXPECT(launch(task, nullptr) == cudaSuccess) << name << Describe(matmul.shape());
@@ -222,6 +225,8 @@ KERNEL_TEST("matmul warpgroup: every number of rows that a pass may have") {
     MatmulTask task = matmul.Task();
     task.rows_per_pass = 8, task.num_blocks = 1;
     EXPECT(cuda::LaunchWarpgroupMatmul(task, nullptr) == cudaErrorInvalidValue) << "there is no such kernel";
+    task.rows_per_pass = 16, task.cluster_blocks = 4;
+    EXPECT(cuda::LaunchWarpgroupMatmul(task, nullptr) == cudaErrorInvalidValue) << "nor such clusters";
   }
 }
 
@@ -233,6 +238,16 @@ KERNEL_TEST("matmul warpgroup: blocks that share tiles, more tiles than blocks")
   RunWarpgroup(kInt4, {20, 100, 1152}, {32, 3, 3});      // blocks end inside groups
   RunWarpgroup(kInt4Zeros, {90, 600, 480}, {48, 4, 4});  // a wave, then two tiles for four
   RunWarpgroup(kInt4Half, {40, 700, 320}, {48, 2, 2});   // a wave, then one tile for two
+}
+
+KERNEL_TEST("matmul warpgroup: two blocks that fetch weights for each other, also where one has no rows") {
+  if (!HasWarpgroups()) return;
+  RunWarpgroup(kInt8, {20, 20, 128 * 9}, {16, 1, 1, 2});
+  RunWarpgroup(kInt8, {16, 255, 144}, {16, 1, 1, 2});   // the second block has no rows
+  RunWarpgroup(kInt8, {150, 300, 640}, {80, 2, 2, 2});  // a tile for each cluster
+  RunWarpgroup(kInt8, {70, 600, 1152}, {32, 2, 2, 2});  // six tiles, the second row of tiles has one block's rows
+  RunWarpgroup(kInt8, {60, 300, 640}, {32, 3, 3, 2});   // two tiles for three clusters
+  RunWarpgroup(kInt8, {33, 700, 1024}, {32, 2, 2, 2});  // a wave, then one tile for two
 }
 
 KERNEL_TEST("matmul: bias, residual and float32 outputs in every kernel") {
