@@ -258,8 +258,16 @@ __device__ __forceinline__ void StoreOutput(const AttentionLaunch& args, const P
   }
 }
 
+// Blocks of a multiprocessor, at least: where ptxas is left to guess, it spills on some architectures for more of them.
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ >= 1000)
+#define MILLRACE_PREFILL_BLOCKS 1
+#else
+#define MILLRACE_PREFILL_BLOCKS 0
+#endif
+
 template <DType kKv, int kHeadDim>
-__global__ void __launch_bounds__(PrefillTile<kKv, kHeadDim>::kThreads) AttentionPrefillKernel(AttentionLaunch args) {
+__global__ void __launch_bounds__(PrefillTile<kKv, kHeadDim>::kThreads, MILLRACE_PREFILL_BLOCKS)
+    AttentionPrefillKernel(AttentionLaunch args) {
   using Tile = PrefillTile<kKv, kHeadDim>;
   auto& shared = *ptx::SharedMemory<typename Tile::Shared>();
   const AttentionPlanView plan = ViewPlan(args.plan, args.num_sequences);
