@@ -44,12 +44,17 @@ TEST_CASE("simt: launches the device would refuse are refused") {
   CHECK(Launch(TouchLastShared, {.grid = dim3(1), .block = dim3(32), .shared_bytes = 300000}, 300000) ==
         cudaErrorInvalidValue);
   CHECK(Launch(TouchLastShared, {.grid = dim3(1), .block = dim3(32), .shared_bytes = 100000}, 100000) == cudaSuccess);
-  // More than the default takes an attribute, which Launch sets and this does not.
+  // More than the default takes an attribute, which Launch sets and this does not; so does all of the default, beside
+  // which a kernel may have static arrays.
   cudaLaunchConfig_t config = {};
   config.blockDim = dim3(32);
-  config.dynamicSmemBytes = 60000;
-  CHECK(cudaLaunchKernelEx(&config, Add, nullptr, 0.0f, 0) == cudaErrorInvalidValue);
+  for (const size_t num_bytes : {size_t{60000}, size_t{48 * 1024}}) {
+    config.dynamicSmemBytes = num_bytes;
+    CHECK(cudaLaunchKernelEx(&config, Add, nullptr, 0.0f, 0) == cudaErrorInvalidValue);
+  }
   cudaGetLastError();
+  CHECK(Launch(TouchLastShared, {.grid = dim3(1), .block = dim3(32), .shared_bytes = 48 * 1024}, 48 * 1024) ==
+        cudaSuccess);
 }
 
 TEST_CASE("simt: captured launches and copies run when the graph is launched, with the arguments of the capture") {

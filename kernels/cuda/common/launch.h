@@ -21,12 +21,10 @@ struct LaunchShape {
   unsigned cluster_blocks = 1;
 };
 
-// Shared memory a block may have without being asked for.
-inline constexpr size_t kDefaultSharedBytes = 48 * 1024;
-
 template <typename... Parameters, typename... Arguments>
 cudaError_t Launch(void (*kernel)(Parameters...), const LaunchShape& shape, Arguments&&... arguments) {
-  if (shape.shared_bytes > kDefaultSharedBytes) {
+  // Beyond 48 KB it must be asked for, and the kernel's static arrays, whose size is not known here, count too.
+  if (shape.shared_bytes > 0) {
     const cudaError_t error =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
     if (error != cudaSuccess) return error;

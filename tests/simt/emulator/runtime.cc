@@ -41,12 +41,14 @@ namespace {
 
 constexpr size_t kMaxSharedBytes = 232448;  // sm_90's 227 KB
 constexpr size_t kDefaultSharedBytes = 48 * 1024;
+// Static arrays count too; which of them are a kernel's is not known here.
+constexpr size_t kUnaskedSharedBytes = kDefaultSharedBytes / 2;
 constexpr int kNumDevices = 4;  // which share memory, and are lost together
 
 struct State {
   std::mutex mu;
   cudaError_t device = cudaSuccess;
-  std::map<const void*, int> shared_bytes;  // kernels that asked for more than the default
+  std::map<const void*, int> shared_bytes;  // what kernels have asked for
   // Streams belong to one thread at a time, as the backend's does.
   int num_deferring = 0;
   std::set<cudaStream_t> streams;
@@ -89,8 +91,8 @@ void RunAllDeferred(cudaStream_t stream) { RunDeferred(stream, stream->num_done 
 bool HasShared(const void* kernel, size_t num_bytes) {
   const std::lock_guard<std::mutex> lock(TheState().mu);
   const auto found = TheState().shared_bytes.find(kernel);
-  const size_t limit = found == TheState().shared_bytes.end() ? kDefaultSharedBytes : found->second;
-  return num_bytes <= std::max(limit, kDefaultSharedBytes);
+  const size_t limit = found == TheState().shared_bytes.end() ? kUnaskedSharedBytes : found->second;
+  return num_bytes <= limit;
 }
 
 }  // namespace
