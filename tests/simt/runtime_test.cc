@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "kernels/cuda/common/launch.h"
@@ -70,8 +71,6 @@ TEST_CASE("simt: captured launches and copies run when the graph is launched, wi
   CHECK(Launch(Add, {.grid = dim3(2), .block = dim3(64), .stream = stream}, values, amount, kCount) == cudaSuccess);
   amount = 100;
   CHECK(cudaMemcpyAsync(copy, values, kCount * sizeof(float), cudaMemcpyDeviceToDevice, stream) == cudaSuccess);
-  CHECK(cudaStreamSynchronize(stream) == cudaErrorStreamCaptureUnsupported);
-  cudaGetLastError();
   cudaGraph_t graph;
   REQUIRE(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
   CHECK(values[0] == 0);
@@ -88,6 +87,35 @@ TEST_CASE("simt: captured launches and copies run when the graph is launched, wi
   cudaStreamDestroy(stream);
   cudaFree(values);
   cudaFree(copy);
+}
+
+TEST_CASE("simt: what waits or allocates is refused while the thread captures, and what it captured is lost") {
+  float* values;
+  REQUIRE(cudaMalloc(&values, sizeof(float)) == cudaSuccess);
+  cudaStream_t stream;
+  REQUIRE(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess);
+  void* memory = nullptr;
+  const std::vector<std::function<cudaError_t()>> calls = {
+      [&] { return cudaStreamSynchronize(stream); },
+      [] { return cudaDeviceSynchronize(); },
+      [&] { return cudaMalloc(&memory, 1); },
+      [&] { return cudaFree(values); },
+      [&] { return cudaMallocHost(&memory, 1); },
+      [&] { return cudaMemset(values, 0, sizeof(float)); },
+      [&] { return cudaMemcpy(values, values, sizeof(float), cudaMemcpyDeviceToDevice); }};
+  for (size_t i = 0; i < calls.size(); ++i) {
+    CAPTURE(i);
+    REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+    CHECK(calls[i]() == cudaErrorStreamCaptureUnsupported);
+    CHECK(Launch(Add, {.grid = dim3(1), .block = dim3(1), .stream = stream}, values, 1.0f, 1) ==
+          cudaErrorStreamCaptureInvalidated);
+    cudaGraph_t graph;
+    CHECK(cudaStreamEndCapture(stream, &graph) == cudaErrorStreamCaptureInvalidated);
+    CHECK(graph == nullptr);
+    cudaGetLastError();
+  }
+  cudaStreamDestroy(stream);
+  CHECK(cudaFree(values) == cudaSuccess);
 }
 
 TEST_CASE("simt: deferred work runs when the host waits for it, as far as the host waits") {

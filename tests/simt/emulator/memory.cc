@@ -162,6 +162,7 @@ void EndDependencies() {
 }  // namespace simt
 
 cudaError_t cudaMalloc(void** memory, size_t num_bytes) {
+  if (simt::BreaksCapture()) return simt::Note(cudaErrorStreamCaptureUnsupported);
   simt::State& state = simt::TheState();
   const std::lock_guard<std::mutex> lock(state.mu);
   *memory = nullptr;
@@ -176,6 +177,7 @@ cudaError_t cudaMalloc(void** memory, size_t num_bytes) {
 }
 
 cudaError_t cudaFree(void* memory) {
+  if (simt::BreaksCapture()) return simt::Note(cudaErrorStreamCaptureUnsupported);
   if (memory == nullptr) return cudaSuccess;
   simt::FinishStreams();
   simt::State& state = simt::TheState();
@@ -197,6 +199,7 @@ cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
 }
 
 cudaError_t cudaHostAlloc(void** memory, size_t num_bytes, unsigned int) {
+  if (simt::BreaksCapture()) return simt::Note(cudaErrorStreamCaptureUnsupported);
   constexpr size_t kHostAlignment = 4096;
   if (posix_memalign(memory, kHostAlignment, num_bytes > 0 ? num_bytes : 1) != 0) {
     return simt::Note(cudaErrorMemoryAllocation);
@@ -208,6 +211,7 @@ cudaError_t cudaHostAlloc(void** memory, size_t num_bytes, unsigned int) {
 }
 cudaError_t cudaMallocHost(void** memory, size_t num_bytes) { return cudaHostAlloc(memory, num_bytes, 0); }
 cudaError_t cudaFreeHost(void* memory) {
+  if (simt::BreaksCapture()) return simt::Note(cudaErrorStreamCaptureUnsupported);
   if (memory != nullptr) simt::FinishStreams();
   {
     const std::lock_guard<std::mutex> lock(simt::TheState().mu);
@@ -220,6 +224,7 @@ cudaError_t cudaHostRegister(void*, size_t, unsigned int) { return cudaSuccess; 
 cudaError_t cudaHostUnregister(void*) { return cudaSuccess; }
 
 cudaError_t cudaMemcpy(void* to, const void* from, size_t num_bytes, cudaMemcpyKind) {
+  if (simt::BreaksCapture()) return simt::Note(cudaErrorStreamCaptureUnsupported);
   return simt::Note(simt::Copy(to, from, num_bytes));
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t num_bytes, cudaMemcpyKind, cudaStream_t stream) {
@@ -244,7 +249,10 @@ cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_
     return error;
   });
 }
-cudaError_t cudaMemset(void* to, int value, size_t num_bytes) { return cudaMemsetAsync(to, value, num_bytes, nullptr); }
+cudaError_t cudaMemset(void* to, int value, size_t num_bytes) {
+  if (simt::BreaksCapture()) return simt::Note(cudaErrorStreamCaptureUnsupported);
+  return cudaMemsetAsync(to, value, num_bytes, nullptr);
+}
 cudaError_t cudaMemsetAsync(void* to, int value, size_t num_bytes, cudaStream_t stream) {
   return simt::RunOrRecord(stream, [=] {
     if (simt::DeviceState() != cudaSuccess) return simt::DeviceState();

@@ -24,6 +24,7 @@ struct CUgraphExec_st {
 };
 struct CUstream_st {
   bool is_capturing = false;
+  bool is_capture_broken = false;
   CUgraph_st recorded;
   bool is_deferring = false;
   std::deque<std::function<cudaError_t()>> deferred;
@@ -61,6 +62,7 @@ State& TheState() {
 }
 thread_local cudaError_t last_error = cudaSuccess;
 thread_local int current_device = 0;
+thread_local std::set<cudaStream_t> capturing;  // by this thread
 
 bool IsLaunchable(const cudaLaunchConfig_t& config) {
   const dim3 &grid = config.gridDim, &block = config.blockDim;
@@ -112,12 +114,18 @@ void LoseDevice() {
 
 cudaError_t RunOrRecord(cudaStream_t stream, std::function<cudaError_t()> work) {
   if (stream != nullptr && stream->is_capturing) {
+    if (stream->is_capture_broken) return Note(cudaErrorStreamCaptureInvalidated);
     stream->recorded.works.push_back(std::move(work));
     return cudaSuccess;
   }
   if (!IsDeferring(stream)) return Note(work());
   stream->deferred.push_back(std::move(work));
   return DeviceState();
+}
+
+bool BreaksCapture() {
+  for (cudaStream_t stream : capturing) stream->is_capture_broken = true;
+  return !capturing.empty();
 }
 
 bool IsDeferring(cudaStream_t stream) { return stream != nullptr && stream->is_deferring; }
@@ -197,6 +205,8 @@ const char* cudaGetErrorName(cudaError_t error) {
       return "cudaErrorLaunchFailure";
     case cudaErrorStreamCaptureUnsupported:
       return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated:
+      return "cudaErrorStreamCaptureInvalidated";
     default:
       return "another CUDA error";
   }
@@ -264,6 +274,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   return simt::Note(cudaErrorInvalidValue);
 }
 cudaError_t cudaDeviceSynchronize() {
+  if (simt::BreaksCapture()) return simt::Note(cudaErrorStreamCaptureUnsupported);
   simt::FinishStreams();
   return simt::Note(simt::DeviceState());
 }
@@ -296,7 +307,10 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  if (stream != nullptr && stream->is_capturing) return simt::Note(cudaErrorStreamCaptureUnsupported);
+  if (stream != nullptr && stream->is_capturing) {
+    stream->is_capture_broken = true;
+    return simt::Note(cudaErrorStreamCaptureUnsupported);
+  }
   ++simt::TheState().waits.num_for_streams;
   if (stream != nullptr) simt::RunAllDeferred(stream);
   return simt::Note(simt::DeviceState());
@@ -353,13 +367,17 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEve
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   if (stream == nullptr || stream->is_capturing) return simt::Note(cudaErrorStreamCaptureUnsupported);
   stream->is_capturing = true;
+  stream->is_capture_broken = false;
   stream->recorded.works.clear();
+  simt::capturing.insert(stream);
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   *graph = nullptr;
   if (stream == nullptr || !stream->is_capturing) return simt::Note(cudaErrorInvalidValue);
   stream->is_capturing = false;
+  simt::capturing.erase(stream);
+  if (stream->is_capture_broken) return simt::Note(cudaErrorStreamCaptureInvalidated);
   *graph = new CUgraph_st(std::move(stream->recorded));
   stream->recorded.works.clear();
   return cudaSuccess;

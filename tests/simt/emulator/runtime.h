@@ -18,6 +18,8 @@ void LoseDevice();
 // Runs the work, or keeps it when the stream captures or defers.
 cudaError_t RunOrRecord(cudaStream_t stream, std::function<cudaError_t()> work);
 bool IsDeferring(cudaStream_t stream);
+// Whether this thread captures, which calls that wait or allocate do not allow: what it captures is lost then.
+bool BreaksCapture();
 // Memory of the device that its runtime takes, or gives back, for itself.
 void TakeBytes(int64_t num_bytes);
 // What every stream has deferred. The host waits.
