@@ -153,7 +153,7 @@ class Ops {
   // computed and mean nothing). A recorded body is not called again, so it may depend on num_rows alone.
   virtual void Replay(absl::FunctionRef<void(int64_t num_rows)> body) = 0;
   // Records what Replay will, before the first request: `forward` computes a step of padding. ResourceExhausted: that
-  // takes more memory than WorkspaceBytes counts for it. Internal: a fault.
+  // takes more memory than WorkspaceBytes counts for it, and too little is left. Internal: a fault.
   virtual absl::Status RecordSteps(absl::FunctionRef<void(const StepInputs&)> forward) = 0;
 
   virtual void Matmul(const MatmulArgs& args) = 0;

@@ -42,6 +42,7 @@ struct StepLimits {
   int page_tokens = 16;
   int32_t window_tokens = 0;
   int num_expert_choices = 0;  // experts of a row; 0: there are none
+  int num_layers = 0;          // how many kernels a step launches follows from it
 };
 
 }  // namespace millrace

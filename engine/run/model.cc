@@ -55,7 +55,8 @@ StepLimits ToStepLimits(const ModelInfo& info, const ModelLimits& limits) {
           .head_dim = info.head_dim,
           .page_tokens = limits.page_tokens,
           .window_tokens = info.window_tokens,
-          .num_expert_choices = info.experts.num_choices};
+          .num_expert_choices = info.experts.num_choices,
+          .num_layers = info.num_layers};
 }
 
 size_t KvPageBytes(const ModelInfo& info, int32_t page_tokens, DType kv_dtype) {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <utility>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/device.h"
 #include "kernels/ops.h"
@@ -19,6 +20,8 @@ extern const bool kIsEmulated;
 absl::StatusOr<std::unique_ptr<Device>> OpenCuda(const CudaDeviceOptions& options);
 // How many steps were replayed from a recording.
 int NumReplays(Device& device);
+// Why steps are not recorded; OK where they are.
+absl::Status RecordingFault(Device& device);
 
 inline std::unique_ptr<Device> Cuda(const CudaDeviceOptions& options = {}) {
   auto device = OpenCuda(options);

@@ -158,6 +158,7 @@ TEST_CASE("CUDA engine: recorded steps give the tokens of launched ones", "[cuda
   DeviceSession recorded(GoldenDir(name), Cuda(), options);
   DeviceSession launched(GoldenDir(name), Cuda({.uses_graphs = false}), options);
   CHECK(recorded.Greedy(prompt, 16) == launched.Greedy(prompt, 16));
+  CHECK(testing::RecordingFault(recorded.device()).ToString() == "OK");
   // Of 15 decode steps the first is called and the second recorded and replayed.
   CHECK(NumReplays(recorded.device()) == 14);
   CHECK(NumReplays(launched.device()) == 0);

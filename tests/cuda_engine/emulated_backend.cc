@@ -12,5 +12,6 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCuda(const CudaDeviceOptions& option
   return cuda::CudaDevice::Open(options);
 }
 int NumReplays(Device& device) { return static_cast<cuda::CudaDevice&>(device).ops().num_replays(); }
+absl::Status RecordingFault(Device& device) { return static_cast<cuda::CudaDevice&>(device).ops().recording_fault(); }
 
 }  // namespace millrace::testing

@@ -24,7 +24,7 @@ TEST_CASE("CudaOps: what is reserved is what the plan counts", "[cuda]") {
   CHECK(taken > 0);
   CHECK(taken <= planned);
   // The rest is for graphs, of which there are none yet.
-  CHECK(planned - taken <= cuda::GraphCache::NumBytes(24) + 8 * 256);
+  CHECK(planned - taken <= cuda::GraphCache::NumBytes(24, 0) + 8 * 256);
 }
 
 TEST_CASE("GraphCache: rows are rounded up to what is recorded, and never beyond what was reserved", "[cuda]") {
@@ -40,8 +40,10 @@ TEST_CASE("GraphCache: rows are rounded up to what is recorded, and never beyond
   CHECK(cuda::GraphCache(16).RecordedRows() == std::vector<int64_t>{1, 2, 4, 8, 12, 16});
   CHECK(cuda::GraphCache(0).RecordedRows().empty());
   CHECK(cuda::GraphCache(4096).RoundedRows(513) == 0);
-  CHECK(cuda::GraphCache::NumBytes(0) == 0);
-  CHECK(cuda::GraphCache::NumBytes(8) < cuda::GraphCache::NumBytes(64));
+  CHECK(cuda::GraphCache::NumBytes(0, 32) == 0);
+  CHECK(cuda::GraphCache::NumBytes(8, 32) < cuda::GraphCache::NumBytes(64, 32));
+  // Some 10 KB for each of ten kernels a layer.
+  CHECK(cuda::GraphCache::NumBytes(1, 32) > 32 * 10 * (10 << 10));
 }
 
 TEST_CASE("CudaOps: every rounded number of rows is recorded before the first request, and what that takes is measured",
@@ -68,11 +70,15 @@ TEST_CASE("CudaOps: every rounded number of rows is recorded before the first re
     CHECK(called.size() == 8);  // replayed at once
     CHECK(testing::NumReplays(*device) == 5);
   }
-  SECTION("beyond it") {
+  SECTION("beyond it, where memory is left") {
     simt::SetGraphBytes(size_t{3} << 20);
+    CHECK(ops.RecordSteps(forward).ToString() == "OK");
+  }
+  SECTION("beyond it, where hardly any is left") {
+    simt::SetGraphBytes(size_t{1995} << 20);  // of 8 GiB, four times
     const absl::Status status = ops.RecordSteps(forward);
     CHECK(status.code() == absl::StatusCode::kResourceExhausted);
-    CHECK_THAT(std::string(status.message()), Catch::Contains("take 12 MiB") && Catch::Contains("has 8 MiB"));
+    CHECK_THAT(std::string(status.message()), Catch::Contains("take 7980 MiB") && Catch::Contains("has 8 MiB"));
   }
   simt::SetGraphBytes(0);
 }
@@ -91,6 +97,7 @@ TEST_CASE("GraphCache: what cannot be recorded is called instead, and is no faul
   CHECK(num_calls >= 3);
   CHECK((*stream)->Synchronize().ok());
   CHECK(cache.RoundedRows(4) == 0);
+  CHECK_THAT(std::string(cache.fault().message()), Catch::Contains("CUDA: a wait: "));
 }
 
 }  // namespace

@@ -65,6 +65,7 @@ class CudaOps final : public Ops {
   // Forgets recorded steps, with which goes what they hold on to. No step may follow.
   void DropGraphs() { graphs_ = nullptr; }
   int num_replays() const { return graphs_ == nullptr ? 0 : graphs_->num_replays(); }
+  absl::Status recording_fault() const { return graphs_ == nullptr ? absl::OkStatus() : graphs_->fault(); }
 
  private:
   // The step at hand, as launched.

@@ -3,13 +3,9 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/backend/graph_bytes.h"
+
 namespace millrace::cuda {
-namespace {
-
-// A few hundred kernel nodes and the driver's copy of their arguments.
-constexpr size_t kGraphBytes = size_t{2} << 20;
-
-}  // namespace
 
 GraphCache::~GraphCache() {
   for (const Entry& entry : entries_) {
@@ -17,9 +13,9 @@ GraphCache::~GraphCache() {
   }
 }
 
-size_t GraphCache::NumBytes(int64_t max_rows) {
+size_t GraphCache::NumBytes(int64_t max_rows, int num_layers) {
   if (max_rows <= 0) return 0;
-  return kGraphBytes * std::min(IndexOf(max_rows) + 1, kRows.size());
+  return GraphBytes(num_layers) * std::min(IndexOf(max_rows) + 1, kRows.size());
 }
 
 size_t GraphCache::IndexOf(int64_t rows) {
@@ -67,6 +63,7 @@ cudaGraphExec_t GraphCache::Record(CudaStream& stream, absl::FunctionRef<void()>
   if (graph != nullptr) static_cast<void>(cudaGraphDestroy(graph));
   if (executable == nullptr) {
     static_cast<void>(cudaGetLastError());
+    fault_ = stream.first_error().ok() ? ToStatus(error, "recording a step") : stream.first_error();
     stream.set_first_error(before);
   }
   return executable;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "kernels/cuda/backend/cuda_stream.h"
 
@@ -24,7 +25,7 @@ class GraphCache {
   GraphCache& operator=(const GraphCache&) = delete;
 
   // What the memory plan counts for the graphs of steps of up to max_rows rows; CudaOps::RecordSteps measures it.
-  static size_t NumBytes(int64_t max_rows);
+  static size_t NumBytes(int64_t max_rows, int num_layers);
 
   // The rows a decode step of `rows` is padded to; 0: it is launched as it is.
   int64_t RoundedRows(int64_t rows) const;
@@ -34,6 +35,8 @@ class GraphCache {
   // recorded the second, replayed from then on. What cannot be recorded is called from then on.
   void Run(int64_t rounded_rows, CudaStream& stream, absl::FunctionRef<void()> body);
   int num_replays() const { return num_replays_; }
+  // Why steps are no longer recorded; OK while they are.
+  const absl::Status& fault() const { return fault_; }
 
  private:
   struct Entry {
@@ -48,6 +51,7 @@ class GraphCache {
   int64_t max_rows_;
   std::array<Entry, kRows.size()> entries_;
   int num_replays_ = 0;
+  absl::Status fault_;
 };
 
 }  // namespace millrace::cuda

@@ -11,7 +11,7 @@
 namespace millrace::cuda {
 
 // Grows with every change of kernels/device.h, kernels/ops.h or kernels/tensor.h.
-inline constexpr int kLibraryVersion = 3;
+inline constexpr int kLibraryVersion = 4;
 inline constexpr char kOpenSymbol[] = "millrace_cuda_open";
 
 // Fills `device` and returns kLibraryVersion; a caller of another version gets it back with `device` untouched.

@@ -18,6 +18,7 @@ const bool kIsEmulated = false;
 absl::StatusOr<std::unique_ptr<Device>> OpenCuda(const CudaDeviceOptions& options) { return MakeCudaDevice(options); }
 // Both sides of the library's door are built together; of the library only virtual functions are called.
 int NumReplays(Device& device) { return static_cast<cuda::CudaDevice&>(device).ops().num_replays(); }
+absl::Status RecordingFault(Device& device) { return static_cast<cuda::CudaDevice&>(device).ops().recording_fault(); }
 
 namespace {
 
