@@ -131,6 +131,8 @@ int RunAll(const Options& options) {
       continue;
     }
     TheState().num_failures = 0;
+    std::printf("begins %s\n", test.name);  // whose kernel never ends, if nothing follows
+    std::fflush(stdout);
     test.body();
     CheckDevice();
     const int failures = TheState().num_failures;
