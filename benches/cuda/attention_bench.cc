@@ -136,16 +136,21 @@ class BenchStep {
   void Capture() {
     cudaStream_t stream;
     Require(cudaStreamCreate(&stream), "cudaStreamCreate");
+    LaunchLayers(stream);  // loads the kernels, which a capture might not allow
+    Require(cudaStreamSynchronize(stream), "the first launch");
     Require(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+    LaunchLayers(stream);
+    Require(cudaStreamEndCapture(stream, &graph_), "cudaStreamEndCapture");
+    Require(cudaGraphInstantiate(&replay_, graph_, 0), "cudaGraphInstantiate");
+    Require(cudaStreamDestroy(stream), "cudaStreamDestroy");
+  }
+  void LaunchLayers(cudaStream_t stream) {
     const AttentionPlanLaunch plan{
         .shape = shape(), .sequences = sequences_.get(), .num_sequences = bench_.num_sequences, .plan = plan_.get()};
     Require(LaunchAttentionPlan(plan, stream), "LaunchAttentionPlan");
     for (size_t layer = 0; layer < static_cast<size_t>(num_layers_); ++layer) {
       Require(LaunchAttention(LayerLaunch(layer), stream), "LaunchAttention");
     }
-    Require(cudaStreamEndCapture(stream, &graph_), "cudaStreamEndCapture");
-    Require(cudaGraphInstantiate(&replay_, graph_, 0), "cudaGraphInstantiate");
-    Require(cudaStreamDestroy(stream), "cudaStreamDestroy");
   }
   AttentionLaunch LayerLaunch(size_t layer) {
     return {.q = View(q_),

@@ -232,6 +232,8 @@ KERNEL_TEST("graphs: a recorded kernel takes no more memory than the plan counts
   constexpr int kLayers = 32, kNodes = kOtherNodes + kLayerNodes * kLayers, kNumGraphs = 8;
   DeviceArray<uint32_t> out(1);
   const Stream stream;
+  EXPECT(Launch(PayloadKernel, {.grid = dim3(1), .block = dim3(32)}, Payload{}, out.data()) ==
+         cudaSuccess);  // loads it
   cudaGraph_t graph = stream.Record([&] {
     const LaunchShape shape = {.grid = dim3(1), .block = dim3(32), .stream = stream.stream, .is_dependent = true};
     for (int i = 0; i < kNodes; ++i) EXPECT(Launch(PayloadKernel, shape, Payload{}, out.data()) == cudaSuccess);
