@@ -6,7 +6,7 @@
 
 namespace millrace::cuda {
 
-// The driver keeps about 10 KB for a kernel, takes memory in pieces of 2 MiB, and says nothing of either.
+// The driver says nothing of it: others have found about 10 KB for a kernel, and memory taken in pieces of 2 MiB.
 inline constexpr size_t kGraphNodeBytes = size_t{16} << 10;
 inline constexpr size_t kGraphPieceBytes = size_t{2} << 20;
 // Ten kernels a layer and thirteen with experts; more where a large matrix is expanded in parts or ranks meet.

@@ -10,7 +10,7 @@
 
 namespace millrace::cuda {
 
-// Grows with every change of kernels/device.h, kernels/ops.h or kernels/tensor.h.
+// Grows with every change of kernels/device.h, kernels/ops.h, kernels/step.h or kernels/tensor.h.
 inline constexpr int kLibraryVersion = 4;
 inline constexpr char kOpenSymbol[] = "millrace_cuda_open";
 
