@@ -7,7 +7,8 @@
 Fails on a ptxas warning (such as a wgmma that is serialised), on a stack frame or a spill in a kernel that
 tests/data/kernel_resources.json does not list as cold, and where a kernel uses more registers, shared memory, stack or
 spills than that table says: no cost grows unnoticed. --update writes the table anew; the list of cold kernels is kept.
-NAMEs choose files (matmul means matmul*.cu). Logs are kept in --cache under a hash of the compiler, its flags, the file
+NAMEs choose files (matmul means matmul*.cu); without them the device code of tests and benches, which only nvcc can
+refuse, must compile too. Logs are kept in --cache under a hash of the compiler, its flags, the file
 and the headers it includes, so that only what changed is compiled. Without nvcc it is skipped (77).
 """
 import argparse
@@ -97,7 +98,8 @@ def parse(log):
 
 def compile_one(root, source, options):
     """(name, log, error): the log of ptxas, from the cache where it is there."""
-    name = str(source.relative_to(root / "kernels" / "cuda"))
+    home = root / "kernels" / "cuda"
+    name = str(source.relative_to(home if home in source.parents else root))
     arch = f"arch=compute_{options.arch},code=sm_{options.arch}"
     command = [options.nvcc, *FLAGS, "-gencode", arch, f"-I{root}", "--cubin", str(source), "-o", os.devnull]
     if options.host:
@@ -133,6 +135,11 @@ def judge(name, log, table, is_comparable):
                 yield f"{where}: {cost} grew from {known[kernel][cost]} to {costs[cost]}; if it is worth it, --update"
     for kernel in sorted(set(known) - set(found)):
         yield f"{name}: {kernel} of {TABLE} is gone: --update"
+
+
+def device_code(root):
+    """Of tests and benches."""
+    return [path for folder in ("tests", "benches") for path in sorted((root / folder / "cuda").glob("*.cu"))]
 
 
 def table_text(table):
@@ -173,9 +180,11 @@ def main() -> int:
     sources = kernel_files(options.root)
     if options.names:
         sources = [source for source in sources if any(source.name.startswith(name) for name in options.names)]
+    beside = [] if options.names else device_code(options.root)
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        logs = list(pool.map(lambda source: compile_one(options.root, source, options), sources))
+        logs = list(pool.map(lambda source: compile_one(options.root, source, options), [*sources, *beside]))
     broken = [f"{name} does not compile:\n{error}" for name, _, error in logs if error is not None]
+    logs = logs[:len(sources)]
     if options.update and not broken:
         kernels = {} if not options.names else table["kernels"]
         kernels.update({name: dict(sorted(parse(log).items())) for name, log, _ in logs})
