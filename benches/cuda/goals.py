@@ -10,6 +10,7 @@ measured rate, all of the same run; a share is that time over the measured one. 
 in which they are multiplied.
 """
 import json
+import math
 import pathlib
 import re
 import sys
@@ -26,6 +27,12 @@ MOST_IDLE = 0.05
 KERNEL_GOALS = {"attention prefill, warpgroups": ("TFLOP/s", 550)}
 
 
+# What is read of a step's line; one that lacks any of it was not printed by step_bench.
+STEP_NUMBERS = ("sequences", "tokens", "us", "tokens_per_second", "late_share", "bytes", "flops", "head_flops",
+                "attention_flops")
+STEP_NAMES = ("what", "model", "weights", "kv")
+
+
 def lines_of(record, step):
     """The JSON lines that a step's programs printed."""
     found = []
@@ -33,21 +40,31 @@ def lines_of(record, step):
         if line.startswith("{"):
             try:
                 found.append(json.loads(line))
-            except ValueError:  # cut off when its program was ended
+            except (ValueError, RecursionError):  # cut off when its program was ended
                 continue
     return found
+
+
+def number(line, key):
+    """0 where it is missing, no number or none that is finite."""
+    value = line.get(key)
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else 0
+
+
+def is_step(line):
+    return all(isinstance(line.get(key), str) for key in STEP_NAMES) and number(line, "us") > 0 and all(
+        number(line, key) == line.get(key) and line[key] >= 0 for key in STEP_NUMBERS)
 
 
 def roofs(record):
     """Bytes and operations per second, the best that anything of this run reached."""
     lines = lines_of(record, "bench") + lines_of(record, "peers")
 
-    def best(*keys):
-        return max((line[key] for line in lines for key in keys if isinstance(line.get(key), (int, float))), default=0)
+    def best(*keys, of=None):
+        return max((number(line, key) for line in lines if of is None or line.get("what") in of for key in keys), default=0)
 
-    memory = max((line.get(key, 0) for line in lines if line.get("what") in ("memory roofs", "roofs", "copy")
-                  for key in ("read GB/s", "copy GB/s", "GB/s")), default=0)
-    torch = max((line.get("TFLOP/s", 0) for line in lines if line.get("what") == "torch bf16 linear"), default=0)
+    memory = best("read GB/s", "copy GB/s", "GB/s", of=("memory roofs", "roofs", "copy"))
+    torch = best("TFLOP/s", of=("torch bf16 linear",))
     return {"bytes": memory * 1e9, "bf16": max(best("bf16 TFLOP/s"), torch) * 1e12, "int8": best("int8 TOP/s") * 1e12}
 
 
@@ -66,8 +83,8 @@ def figures(record):
         return []
     found = []
     for line in lines_of(record, "engine"):
-        kind = line.get("what", "").removeprefix("engine ")
-        if kind in ("decode", "prefill") and line["us"] > 0:
+        kind = line["what"].removeprefix("engine ") if is_step(line) else None
+        if kind in ("decode", "prefill"):
             goal = GOALS.get((kind, line["weights"], kind == "decode" and line["sequences"] == 1))
             found.append((line, least_seconds(line, rate) / (line["us"] * 1e-6), goal))
     return found
@@ -76,7 +93,7 @@ def figures(record):
 def kernels(record):
     """A sentence about each kernel with a goal that was measured."""
     for what, (unit, goal) in KERNEL_GOALS.items():
-        best = max((line.get(unit, 0) for line in lines_of(record, "bench") if line.get("what") == what), default=0)
+        best = max((number(line, unit) for line in lines_of(record, "bench") if line.get("what") == what), default=0)
         if best > 0:
             yield f"{what}: {best:.0f} {unit} at best; goal {goal}."
 
@@ -95,6 +112,8 @@ def table(record):
         idle = f"{100 * line['late_share']:.1f} % ({100 * MOST_IDLE:.0f} %)" if is_decode else ""
         rows.append(f"| {line['model']}{depth} | {line['weights']}, {line['kv']} | {step} | {line['us'] / 1e3:.2f} | "
                     f"{line['tokens_per_second']:.0f} | {100 * share:.0f} % | {f'{100 * goal:.0f} %' if goal else ''} | {idle} |")
+    if record["steps"].get("engine", {}).get("while_building"):
+        rows += ["", "The host was compiling meanwhile."]
     for sentence in kernels(record):
         rows += ["", sentence]
     return "\n".join(rows)
@@ -103,9 +122,12 @@ def table(record):
 def newest(root):
     """The newest record with figures, or None."""
     for path in sorted((root / "benches" / "results").glob("gpu_*.json"), reverse=True):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if figures(record):
-            return record
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if figures(record):
+                return record
+        except (ValueError, KeyError, TypeError, AttributeError):  # no record
+            continue
     return None
 
 

@@ -19,9 +19,12 @@ def attested(root):
     """{(kernel, hash)} of all recorded runs whose kernel tests passed."""
     pairs = set()
     for path in sorted((root / "benches" / "results").glob("gpu_*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["steps"].get(STEP, {}).get("result") == "passed":
-            pairs.update(record["sources"].items())
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["steps"].get(STEP, {}).get("result") == "passed":
+                pairs.update(record["sources"].items())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            print(f"skipped: {path.name} is no record of scripts/gpu-check: {error!r}")
     return pairs
 
 
