@@ -151,6 +151,7 @@ int RunAll(const Options& options) {
 int main(int argc, char** argv) {
   millrace::cuda_test::Options options;
   if (!millrace::cuda_test::ReadOptions(argc, argv, &options)) return 2;
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // what was said is known even of a program that is ended
 #ifdef MILLRACE_SIMT
   simt::SetSeed(options.seed);
 #endif

@@ -148,11 +148,16 @@ def main() -> int:
             [args.binary, "serve", args.model, "--host", "127.0.0.1", "--port", str(port), "--served-model-name",
              "soak", "--max-num-seqs", "32", *args.serve_flag], stdout=sink, stderr=subprocess.STDOUT, env=environment)
         try:
+            begin = time.monotonic()
             wait_ready(port, server)
+            print(f"ready after {time.monotonic() - begin:.1f} s", flush=True)
             counts = asyncio.run(soak(port, args.seconds, args.streams, args.seed, args.may_differ))
             check_idle(port)
             server.send_signal(signal.SIGTERM)
             code = server.wait(120)
+        except BaseException:
+            print("\n".join(log.read_text(errors="replace").splitlines()[-40:]), flush=True)
+            raise
         finally:
             if server.poll() is None:
                 server.kill()
@@ -162,7 +167,7 @@ def main() -> int:
     print(f"{counts['finished']} streams{whose}, {counts['hung up']} hung up; server exit {code}; "
           f"{len(reports)} sanitizer lines")
     if reports or code != 0 or counts["finished"] == 0:
-        print("\n".join(reports[:20]), f"see {log}")
+        print("\n".join(reports[:20] or output.splitlines()[-40:]), f"see {log}")
         return 1
     return 0
 
