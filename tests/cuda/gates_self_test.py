@@ -1,26 +1,20 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """The compile gate and the list of attested kernels see what they are for. Standard library only, without nvcc."""
-import argparse
-import concurrent.futures
 import contextlib
-import fnmatch
 import io
 import json
 import pathlib
-import re
-import subprocess
 import sys
 import tempfile
-import time
 import unittest
-import unittest.mock
 
 import attested_test
 import compile_gate
-import gpu_check
-import goals  # after gpu_check, which knows where it is
 from kernel_sources import closure, digest, relative
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "benches" / "cuda"))
+import goals  # noqa: E402
 
 MANGLED = "_ZN8millrace4cuda49_GLOBAL__N__9c39c1a1_16_sample_passes_cu_c253bc6213CollectKernelILi1EEEvi"
 LOG = f"""ptxas info    : Compiling entry function '{MANGLED}' for 'sm_90a'
@@ -103,124 +97,15 @@ class Attested(unittest.TestCase):
         (self.root / "kernels" / "cuda" / "a.h").write_text("int changed;\n", encoding="utf-8")
         self.assertIn("1 of 2 kernel files: a\n", self.said())
 
+    def test_a_file_that_is_no_record_is_named_and_attests_nothing(self):
+        for text in ('{"sources": {', "[]", '{"steps": {"kernels": 1}}'):
+            (self.root / "benches" / "results" / "gpu_x.json").write_text(text, encoding="utf-8")
+            said = self.said()
+            self.assertIn("gpu_x.json is no record", said)
+            self.assertIn("2 of 2 kernel files: a, b", said)
+
     def test_a_kernel_is_made_of_all_it_includes(self):
         self.assertEqual([path.name for path in closure(self.root, self.kernels()[0])], ["a.cu", "a.h"])
-
-
-class GpuCheck(unittest.TestCase):
-    GPU = gpu_check.Gpu("A GPU", "90a", "580", "1 GiB")
-
-    def setUp(self):
-        self.folder = tempfile.TemporaryDirectory()
-        self.steps = dict(gpu_check.STEPS)
-
-    def tearDown(self):
-        gpu_check.STEPS.clear()
-        gpu_check.STEPS.update(self.steps)
-        self.folder.cleanup()
-
-    def run_steps(self, steps, programs=None):
-        """The record's file after these {name: (function, seconds)}."""
-        gpu_check.STEPS.clear()
-        gpu_check.STEPS.update(steps)
-        building = concurrent.futures.Future()
-        building.set_result(programs or {})
-        options = argparse.Namespace(only=list(steps), out=pathlib.Path(self.folder.name), arch="90a", inputs="1")
-        record = gpu_check.Record(options, self.GPU)
-        check = gpu_check.Check(options, self.GPU, building, time.monotonic() + 600)
-        with contextlib.redirect_stdout(io.StringIO()):
-            gpu_check.run_steps(check, record)
-        return json.loads(record.path.read_text(encoding="utf-8"))
-
-    def test_every_step_says_what_it_is(self):
-        self.assertTrue(all(step.__doc__ for step, _ in gpu_check.STEPS.values()))
-
-    def test_the_steps_fit_into_nine_minutes(self):
-        self.assertLess(sum(seconds for _, seconds in gpu_check.STEPS.values()), 9 * 60)
-
-    def test_sources_that_need_our_libraries_are_not_built_from_source(self):
-        self.assertTrue(gpu_check.is_plain(gpu_check.ROOT / "kernels" / "cuda" / "rms_norm.cu"))
-        self.assertFalse(gpu_check.is_plain(gpu_check.ROOT / "kernels" / "cpu" / "cpu_ops.cc"))
-
-    def test_a_bundle_holds_all_that_is_built_from_source(self):
-        script = (gpu_check.ROOT / "scripts" / "gpu-bundle").read_text(encoding="utf-8")
-        copied = re.search(r"cp -r --parents (.*?) \"\$stage/\"", script, re.DOTALL).group(1).replace("\\", "").split()
-        built = gpu_check.sources(gpu_check.ROOT)
-        self.assertGreater(len(built["tests"]), 5)
-        for path in {path for group in built.values() for source in group for path in closure(gpu_check.ROOT, source)}:
-            name = relative(gpu_check.ROOT, path)
-            self.assertTrue(any(fnmatch.fnmatch(name, word) or name.startswith(word + "/") for word in copied), name)
-
-    def test_a_step_that_fails_stops_no_other_and_what_it_said_is_kept(self):
-        record = self.run_steps({
-            "raises": (lambda check: 1 / 0, 300),
-            "hangs": (lambda check: check.run_all({"sleep": ["sh", "-c", "echo begun; sleep 600 & wait"]}), 1),
-            "is_missing": (lambda check: check.run_all({"no such": "it was not built"}), 300),
-            "does_not_start": (lambda check: check.run_all({"no such": ["/no/such"], "true": ["true"]}), 300),
-            "passes": (lambda check: check.run_all({"true": ["true"]}), 300)})
-        results = {name: step["result"] for name, step in record["steps"].items()}
-        self.assertEqual(results, {"raises": "failed", "hangs": "failed", "is_missing": "failed",
-                                   "does_not_start": "failed", "passes": "passed"})
-        self.assertIn("== true: exit 0", record["steps"]["does_not_start"]["lines"])
-        self.assertIn("begun", record["steps"]["hangs"]["lines"])
-        self.assertIn("ZeroDivisionError", record["steps"]["raises"]["lines"][-1])
-        self.assertIsNone(record["running"])
-
-    def test_a_program_that_cannot_run_here_is_skipped_beside_nothing_else(self):
-        cannot, passes, fails = (["sh", "-c", f"exit {code}"] for code in (77, 0, 1))
-        for commands, result in (([cannot], "skipped"), ([cannot, passes], "passed"), ([cannot, fails], "failed")):
-            named = {str(i): command for i, command in enumerate(commands)}
-            record = self.run_steps({"step": (lambda check, named=named: check.run_all(named), 300)})
-            self.assertEqual(record["steps"]["step"]["result"], result)
-
-    def test_the_record_is_whole_while_a_step_runs(self):
-        seen = []
-
-        def look(check):
-            path = next(pathlib.Path(self.folder.name).glob("gpu_*.json"))
-            seen.append(json.loads(path.read_text(encoding="utf-8")))
-            return "passed", []
-        self.run_steps({"first": (lambda check: ("passed", []), 300), "second": (look, 300)})
-        self.assertEqual(seen[0]["running"], "second")
-        self.assertEqual(seen[0]["steps"]["first"]["result"], "passed")
-        self.assertIn("kernels/cuda/rms_norm.cu", seen[0]["sources"])
-
-    def test_a_run_that_is_stopped_leaves_what_it_knew_and_where_it_was(self):
-        def be_stopped(check):
-            raise gpu_check.Stopped
-        with self.assertRaises(gpu_check.Stopped):
-            self.run_steps({"first": (lambda check: ("passed", []), 300), "second": (be_stopped, 300)})
-        path, = pathlib.Path(self.folder.name).glob("gpu_*.json")
-        record = json.loads(path.read_text(encoding="utf-8"))
-        self.assertEqual((record["running"], record["steps"]["first"]["result"]), ("second", "passed"))
-
-    def test_without_time_left_steps_are_left_out(self):
-        record = self.run_steps({"slow": (lambda check: setattr(check, "end", 0) or ("passed", []), 300),
-                                 "late": (lambda check: ("passed", []), 300)})
-        self.assertEqual(record["steps"]["late"]["result"], "skipped")
-
-
-@unittest.skipIf(compile_gate.find_nvcc(None) is None, "there is no nvcc here")
-class Build(unittest.TestCase):
-    FILES = {"kernels/tensor.cc": "", "kernels/cuda/good.cu": "int Good() { return 0; }",
-             "kernels/cuda/broken.cu": "int Broken() { return }",
-             "kernels/cuda/calls.cu": "int Broken(); int Calls() { return Broken(); }",
-             "tests/cuda/harness_main.cc": "int Test(); int main() { return Test(); }",
-             "tests/cuda/good_test.cc": "int Good(); int Test() { return Good(); }",
-             "tests/cuda/calls_test.cc": "int Calls(); int Test() { return Calls(); }"}
-
-    def test_a_kernel_that_does_not_compile_takes_only_those_along_that_call_it(self):
-        with tempfile.TemporaryDirectory() as folder:
-            root = pathlib.Path(folder)
-            for name, text in self.FILES.items():
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                (root / name).write_text(text + "\n", encoding="utf-8")
-            options = argparse.Namespace(nvcc=compile_gate.find_nvcc(None), host=compile_gate.host_compiler(), arch="90a",
-                                         jobs=1)
-            with unittest.mock.patch.object(gpu_check, "ROOT", root):
-                programs = gpu_check.Builder(options).build()
-            self.assertEqual(subprocess.run([programs["good_test"]], check=False).returncode, 0)
-            self.assertIn("broken.cu", programs["calls_test"])
 
 
 def record_of(engine_line, bench):
@@ -253,6 +138,33 @@ class Goals(unittest.TestCase):
 
     def test_without_roofs_nothing_is_said(self):
         self.assertEqual(goals.figures(record_of(self.STEP, self.ROOFS[:1])), [])
+
+    def test_lines_that_are_no_steps_are_passed_over(self):
+        """Cut off, of other types, without what is needed, or not of this world."""
+        without = {key: value for key, value in self.STEP.items() if key != "flops"}
+        record = record_of(self.STEP, [*self.ROOFS, {"what": 3, "GB/s": "fast"}, {"what": "copy", "GB/s": None}])
+        record["steps"]["bench"]["lines"] += ['{"what": "roofs", "GB/s": Infinity, "bf16 TFLOP/s": NaN}', "{}", "{" * 5000]
+        for wrong in (without, dict(self.STEP, us=0), dict(self.STEP, us="2"), dict(self.STEP, what=None),
+                      dict(self.STEP, bytes=float("nan")), dict(self.STEP, late_share=None), dict(self.STEP, model=[])):
+            record["steps"]["engine"]["lines"].append(json.dumps(wrong))
+        (_, share, _), = goals.figures(record)
+        self.assertAlmostEqual(share, 0.5)
+        self.assertEqual(goals.table(record).count("\n| m, "), 1)
+
+    def test_a_host_that_was_compiling_meanwhile_is_named(self):
+        record = record_of(self.STEP, self.ROOFS)
+        self.assertNotIn("compiling", goals.table(record))
+        record["steps"]["engine"]["while_building"] = True
+        self.assertIn("The host was compiling meanwhile.", goals.table(record))
+
+    def test_a_file_that_is_no_record_hides_none_that_is(self):
+        with tempfile.TemporaryDirectory() as folder:
+            results = pathlib.Path(folder) / "benches" / "results"
+            results.mkdir(parents=True)
+            (results / "gpu_1.json").write_text(json.dumps(record_of(self.STEP, self.ROOFS)), encoding="utf-8")
+            for name, text in {"gpu_2": '{"steps": {"eng', "gpu_3": "[]", "gpu_4": '{"steps": {"engine": 3}}'}.items():
+                (results / f"{name}.json").write_text(text, encoding="utf-8")
+            self.assertEqual(goals.newest(pathlib.Path(folder))["commit"], "abc")
 
     def test_the_page_says_what_the_newest_record_says_or_that_there_is_none(self):
         page = f"before\n{goals.BEGIN}\nold\n{goals.END}\nafter"

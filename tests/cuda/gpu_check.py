@@ -4,12 +4,11 @@
 
     scripts/gpu-check [--only STEP[,STEP...]] [--list] [--minutes 9] [--arch 90a] [--out FOLDER] [--binary MILLRACE]
 
-It builds the kernels with their tests and benches by nvcc and a C++ compiler (nothing else is needed; what was built
-before and did not change is kept in build/gpu_check) while the steps run that need only what a bundle holds. Every step
-has its own time, and one that fails stops no other. After each, one JSON file gpu_DATE_NAME.json in benches/results is
-written anew, with the hash of every kernel: tests/cuda/attested_test.py and benches/cuda/goals.py read those. Tests get
-fresh random inputs; --inputs N repeats those of a run. Without a GPU it builds, has every program say that there is
-none, says so itself in one line, and exits with 2.
+It builds the kernels with their tests and benches (gpu_build.py) while the steps run that need only what a bundle
+holds. Every step has its own time, and one that fails or hangs stops no other. After each, one JSON file
+gpu_DATE_NAME.json in benches/results is written anew, with the hash of every kernel: tests/cuda/attested_test.py and
+benches/cuda/goals.py read those. Tests get fresh random inputs; --inputs N repeats those of a run. Without a GPU it
+builds, has every program say that there is none, says so itself in one line, and exits with 2.
 """
 import argparse
 import concurrent.futures
@@ -23,23 +22,25 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
-import tempfile
+import threading
 import time
 import traceback
 
+import children
 from compile_gate import find_nvcc, host_compiler
-from kernel_sources import closure, digest, includes, kernel_files, relative
+from gpu_build import Builder
+from kernel_sources import digest, kernel_files, relative
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benches" / "cuda"))
 import goals  # noqa: E402
-FLAGS = ["-std=c++20", "-O3", f"-I{ROOT}"]
 NO_GPU = 2
 CANNOT = 77  # what a program of ours exits with when something it needs is not here
-ARCHIVE = "kernels.a"
-KEPT_LINES = 400  # of a step's output
+KEPT_LINES = 400  # of a program's output
+SMI_SECONDS = 30
+LOOK_SECONDS = 0.5  # between looks at whether to stop
+UNHURRIED_SECONDS = 3600  # for building where there is no GPU to wait for it
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 
 
@@ -51,8 +52,12 @@ class Gpu:
     memory: str
 
 
-class Stopped(BaseException):
-    """Somebody asked this run to end; no step may take it for a fault of its own."""
+def wait_for(building, end):
+    """Whether it was done by then."""
+    while not building.done() and time.monotonic() < end:
+        children.look()
+        concurrent.futures.wait([building], timeout=LOOK_SECONDS)
+    return building.done()
 
 
 @dataclasses.dataclass
@@ -68,150 +73,64 @@ class Check:
     def programs(self):
         """Waits for the build, at the run's cost and not the step's."""
         begin = time.monotonic()
-        programs = self.building.result(timeout=max(1.0, self.end - begin))
+        wait_for(self.building, self.end)
+        programs = self.building.result(timeout=0)
         self.deadline = min(self.end, self.deadline + time.monotonic() - begin)
         return programs
 
     def left(self):
-        return max(1.0, self.deadline - time.monotonic())
+        return self.deadline - time.monotonic()
 
-    def run(self, command, seconds=None):
+    def run(self, command, seconds=math.inf, environment=None):
         """(exit status or None when out of time, lines of output)."""
-        limit = min(self.left(), seconds or self.left())
-        # A file, not a pipe: what was said before the end is kept, and nobody's child can hold it open.
-        with tempfile.TemporaryFile() as output:
-            try:
-                child = subprocess.Popen([str(word) for word in command], stdout=output, stderr=subprocess.STDOUT, cwd=ROOT,
-                                         stdin=subprocess.DEVNULL, start_new_session=True)
-            except OSError as error:
-                return 126, [str(error)]
-            try:
-                code = child.wait(limit)
-            except subprocess.TimeoutExpired:
-                code = None
-            finally:
-                end_group(child)
-            output.seek(0)
-            lines = output.read().decode(errors="replace").splitlines()
-            return code, lines if code is not None else [*lines, f"out of time after {limit:.0f} s"]
+        limit = min(self.left(), seconds)
+        if limit <= 0:
+            return None, ["there was no time left for it"]
+        return children.run(command, limit, ROOT, environment)
 
-    def run_all(self, commands, seconds=None):
-        """Runs {title: command or error}; (result, lines). Skipped where every program says that it cannot run here."""
+    def run_all(self, commands, seconds=math.inf, environment=None):
+        """Runs {title: command or error}; (result, lines). Skipped where every program says that it cannot run here.
+
+        A program takes at most `seconds`, and one that others follow no more than half of what is left: when it hangs,
+        they still tell something."""
         if not commands:
             return SKIPPED, ["there is nothing to run"]
         codes, lines = [], []
-        for title, command in commands.items():
+        for number, (title, command) in enumerate(commands.items(), 1):
             if isinstance(command, str):
                 code, output = 1, command.splitlines()
             else:
-                code, output = self.run(command, seconds)
+                share = self.left() / (1 if number == len(commands) else 2)
+                code, output = self.run(command, min(seconds, share), environment)
             codes.append(code)
-            lines += [f"== {title}: exit {code}", *output[-KEPT_LINES:]]
+            lines += [f"== {title}: {'ended' if code is None else f'exit {code}'}", *output[-KEPT_LINES:]]
         if all(code == CANNOT for code in codes):
             return SKIPPED, lines
         return (PASSED if all(code in (0, CANNOT) for code in codes) else FAILED), lines
 
 
-def end_group(child):
-    """The program, and whatever it left running."""
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    child.wait()
-
-
 def find_gpu():
+    """(the first GPU, None) or (None, why there is none)."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        return None
+        return None, "there is no nvidia-smi"
     asked = "--query-gpu=name,compute_cap,driver_version,memory.total"
-    done = subprocess.run([tool, asked, "--format=csv,noheader"], capture_output=True, text=True, check=False)
-    fields = [field.strip() for field in done.stdout.splitlines()[0].split(",")] if done.stdout.strip() else []
-    if done.returncode != 0 or len(fields) != 4:
-        return None
-    digits = fields[1].replace(".", "")
-    return Gpu(fields[0], "90a" if digits == "90" else digits, fields[2], fields[3])
+    code, lines = children.run([tool, asked, "--format=csv,noheader"], SMI_SECONDS)
+    for line in lines if code == 0 else []:
+        fields = [field.strip() for field in line.split(",")]
+        if len(fields) == 4 and re.fullmatch(r"\d+\.\d", fields[1]):
+            digits = fields[1].replace(".", "")
+            return Gpu(fields[0], "90a" if digits == "90" else digits, fields[2], fields[3]), None
+    return None, f"nvidia-smi names none: {(lines or ['it says nothing'])[-1][:200]}"
 
 
-def is_plain(source):
-    """Whether nvcc and a C++ compiler are enough for it."""
-    return not any(name.startswith(("absl/", "catch2/")) for path in closure(ROOT, source) for name in includes(path))
-
-
-def sources(root):
-    """What is built, by what it is for: the kernels with what their launchers need, and a program each of the others."""
-    kernels = kernel_files(root)
-    kernels += [path for path in sorted((root / "kernels" / "cuda").rglob("*.cc")) if is_plain(path)]
-    if is_plain(root / "kernels" / "tensor.cc"):
-        kernels.append(root / "kernels" / "tensor.cc")
-    return {"kernels": kernels,
-            "tests": sorted(path for path in (root / "tests" / "cuda").glob("*_test.c[cu]") if is_plain(path)),
-            "benches": sorted(path for path in (root / "benches" / "cuda").glob("*_bench.c[cu]") if is_plain(path))}
-
-
-class Builder:
-    """Objects and programs below build/gpu_check, named by a hash of all that they are made of."""
-
-    def __init__(self, options):
-        self.nvcc = [options.nvcc] + (["-ccbin", options.host] if options.host else [])
-        self.arch = f"arch=compute_{options.arch},code=sm_{options.arch}"
-        self.jobs = options.jobs
-        self.folder = ROOT / "build" / "gpu_check" / options.arch
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.version = subprocess.run([options.nvcc, "--version"], capture_output=True, text=True, check=True).stdout
-
-    def compile(self, source):
-        """(object, None) or (None, what the compiler said)."""
-        command = [*self.nvcc, *FLAGS, "-gencode", self.arch, "-c", str(source)]
-        name = f"{source.stem}-{digest(ROOT, source, self.version + ' '.join(command))[:16]}.o"
-        target = self.folder / name
-        if target.exists():
-            return target, None
-        done = subprocess.run([*command, "-o", f"{target}.new"], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            return None, done.stdout + done.stderr
-        os.replace(f"{target}.new", target)
-        return target, None
-
-    def build(self):
-        """({program: path, or what went wrong}). Programs are the tests and benches, one a file."""
-        main = ROOT / "tests" / "cuda" / "harness_main.cc"
-        kernels, tests, benches = sources(ROOT).values()
-        with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
-            everything = [*kernels, main, *tests, *benches]
-            built = dict(zip(everything, pool.map(self.compile, everything)))
-            broken = "".join(built[path][1] or "" for path in kernels)
-            self.archive([built[path][0] for path in kernels if built[path][0]])
-            extra = {path: [built[main]] for path in tests}
-            linked = pool.map(lambda path: self.link(path.stem, [built[path], *extra.get(path, [])], broken),
-                              [*tests, *benches])
-            return dict(zip((path.stem for path in [*tests, *benches]), linked))
-
-    def archive(self, objects):
-        """Of the kernels: a program takes what it calls, and one that is broken takes no other along."""
-        (self.folder / ARCHIVE).unlink(missing_ok=True)
-        subprocess.run([*self.nvcc, "-lib", *(str(path) for path in objects), "-o", str(self.folder / ARCHIVE)],
-                       capture_output=True, check=True)
-
-    def link(self, name, own, broken):
-        """The program's path, or what went wrong."""
-        errors = "".join(error or "" for _, error in own)
-        if errors:
-            return errors
-        target = self.folder / name
-        objects = [*(path for path, _ in own), self.folder / ARCHIVE]
-        command = [*self.nvcc, *(str(path) for path in objects), "-ldl", "-o", str(target)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return target if done.returncode == 0 else broken + done.stdout + done.stderr
-
-
-def with_flags(program, *flags):
-    return program if isinstance(program, str) else [program, *flags]
+def with_flags(program, *flags, sanitizer=()):
+    return program if isinstance(program, str) else [*sanitizer, program, *flags]
 
 
 def tests(check):
-    return {name: program for name, program in check.programs.items() if name.endswith("_test")}
+    """Kernels that did not compile are among them, so that nobody takes them for tested."""
+    return {name: program for name, program in check.programs.items() if not name.endswith("_bench")}
 
 
 def step_wrappers(check):
@@ -226,35 +145,41 @@ def step_kernels(check):
         {name: with_flags(program, *inputs) for name, program in tests(check).items() if "wrappers" not in name})
 
 
+def find_programs(name):
+    """Of a bundle, or of builds here."""
+    return [path for path in [ROOT / "bin" / name, *sorted((ROOT / "build").glob(f"*/server/{name}"))] if path.exists()]
+
+
 def find_millrace(check):
-    """A millrace that knows --device cuda, or why there is none."""
-    candidates = [check.options.binary, ROOT / "bin" / "millrace",
-                  *sorted((ROOT / "build").glob("*/server/millrace"))]
-    for candidate in candidates:
-        if candidate is None or not pathlib.Path(candidate).exists():
-            continue
-        if any("--device" in line and "cuda" in line for line in check.run([candidate, "serve", "--help"], 20)[1]):
-            return pathlib.Path(candidate), None
-    return None, ["there is no millrace with CUDA here: build one, or unpack a bundle of scripts/gpu-bundle"]
+    """(a millrace that knows --device cuda, None), or (None, why there is none)."""
+    given = [check.options.binary] if check.options.binary else []
+    missing = ["there is no millrace with CUDA here: build one, or unpack a bundle of scripts/gpu-bundle"]
+    for candidate in given + find_programs("millrace"):
+        code, lines = check.run([candidate, "serve", "--help"], 10)
+        if code == 0 and any("--device" in line and "cuda" in line for line in lines):
+            return candidate, None
+        missing.append(f"{candidate} serve --help: exit {code}: {(lines or [''])[-1][:200]}")
+    return None, missing
 
 
-def find_program(name):
-    """One of a bundle, or of a build here."""
-    return next((path for path in [ROOT / "bin" / name, *sorted((ROOT / "build").glob(f"*/server/{name}"))]
-                 if path.exists()), None)
+def with_cublas():
+    """Where the loader is to look for libcublasLt too: in the toolkit, or beside torch."""
+    folders = [pathlib.Path("/usr/local/cuda/lib64"), *(path for entry in sys.path for path in sorted(
+        pathlib.Path(entry or ".").glob("nvidia/*/lib")))]
+    found = [str(folder) for folder in folders if (folder / "libcublasLt.so.13").exists()][:1]
+    return {"LD_LIBRARY_PATH": ":".join([*found, os.environ.get("LD_LIBRARY_PATH", "")])} if found else {}
 
 
 def step_model(check):
-    """Whole models, CUDA against CPU, and the answer of the bundled one."""
+    """The answer of the bundled model, and whole models, CUDA against CPU."""
     commands = {}
-    program = find_program("cuda_engine_gpu_tests")
-    if program is not None:
-        commands["cuda_engine_gpu_tests"] = [program]
     binary, missing = find_millrace(check)
     if binary is not None:
         commands["complete"] = [binary, "complete", ROOT / "models" / "millrace-tiny", "-p", "What is Millrace?",
                                 "--device", "cuda", "--temperature", "0", "--max-tokens", "24"]
-    return check.run_all(commands, 80) if commands else (SKIPPED, missing)
+    for program in find_programs("cuda_engine_gpu_tests")[:1]:
+        commands["cuda_engine_gpu_tests"] = [program]
+    return check.run_all(commands) if commands else (SKIPPED, missing)
 
 
 def step_sanitizer(check):
@@ -263,12 +188,12 @@ def step_sanitizer(check):
     if not pathlib.Path(tool).exists():
         return SKIPPED, ["there is no compute-sanitizer here"]
     small = {name: program for name, program in tests(check).items() if name in ("row_ops_test", "logprobs_test")}
-    commands = {}
-    for kind in ("memcheck", "racecheck"):
-        for name, program in small.items():
-            sanitized = [tool, "--tool", kind, "--error-exitcode", "9", program]
-            commands[f"{kind} of {name}"] = program if isinstance(program, str) else sanitized
-    return check.run_all(commands, 20)
+    commands = {f"{kind} of {name}": with_flags(program, sanitizer=[tool, "--tool", kind, "--error-exitcode", "9"])
+                for kind in ("memcheck", "racecheck") for name, program in small.items()}
+    result, lines = check.run_all(commands, 20)
+    if any("Device not supported" in line for line in lines):
+        return SKIPPED, [*lines, "compute-sanitizer does not work on this device"]
+    return result, lines
 
 
 def step_server(check):
@@ -289,7 +214,7 @@ def step_bench(check):
 
 def step_engine(check):
     """Steps of whole models: decoding and prompts, by model and weight format."""
-    program = find_program("step_bench")
+    program = next(iter(find_programs("step_bench")), None)
     if program is None:
         return SKIPPED, ["there is no step_bench here: build it, or unpack a bundle of scripts/gpu-bundle"]
     commands = {}
@@ -297,13 +222,18 @@ def step_engine(check):
         for quantization, kv in (("none", "bf16"), ("int8", "int8"), ("int4", "bf16")):
             commands[f"{model} {quantization}"] = [program, "--model", ROOT / "benches/engine/configs" / model,
                                                    "--quantization", quantization, "--kv", kv]
-    return check.run_all(commands, 40)
+    environment = with_cublas()
+    result, lines = check.run_all(commands, 40, environment)
+    return result, [f"libcublasLt: {environment or 'where the loader finds it, if there is one'}", *lines]
 
 
 def step_peers(check):
     """The same work by torch, in the same run."""
-    if check.run([sys.executable, "-c", "import torch; assert torch.cuda.is_available()"], 30)[0] != 0:
-        return SKIPPED, ["there is no torch that sees the GPU"]
+    code, lines = check.run([sys.executable, "-c", "import torch; assert torch.cuda.is_available()"], 40)
+    if code is None:
+        return FAILED, ["torch did not start in time", *lines]
+    if code != 0:
+        return SKIPPED, [*lines, "there is no torch that sees the GPU"]
     return check.run_all({"peers": [sys.executable, ROOT / "benches" / "cuda" / "peers.py"]})
 
 
@@ -318,9 +248,8 @@ def commit():
     bundled = ROOT / "COMMIT"
     if bundled.exists():
         return bundled.read_text(encoding="utf-8").strip()
-    git = shutil.which("git")
-    done = git and subprocess.run([git, "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done and done.returncode == 0 else "unknown"
+    code, lines = children.run(["git", "-C", ROOT, "rev-parse", "HEAD"], 10)
+    return lines[0] if code == 0 and lines else "unknown"
 
 
 def arguments():
@@ -343,24 +272,40 @@ def arguments():
     return options
 
 
+def say(text):
+    """Nobody may be listening any more; the record is what counts."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        pass
+
+
 class Record:
     """The run's JSON file, whole after every step."""
 
     def __init__(self, options, gpu):
-        name = re.sub(r"[^a-z0-9]+", "-", gpu.name.lower()).strip("-")
+        name = re.sub(r"[^a-z0-9]+", "-", gpu.name.lower()).strip("-")[:60]
         now = datetime.datetime.now(datetime.timezone.utc)
-        options.out.mkdir(parents=True, exist_ok=True)
-        self.path = options.out / f"gpu_{now:%Y-%m-%d_%H%M}_{name}.json"
+        self.path = options.out / f"gpu_{now:%Y-%m-%d_%H%M%S}_{name}.json"
+        self.lock = threading.Lock()
         self.fields = {
             "date": now.isoformat(timespec="seconds"), "commit": commit(), "gpu": dataclasses.asdict(gpu),
             "built_for": options.arch, "inputs": options.inputs, "running": None,
-            "sources": {relative(ROOT, source): digest(ROOT, source) for source in kernel_files(ROOT)}, "steps": {}}
+            "sources": {relative(ROOT, source): digest(ROOT, source) for source in kernel_files(ROOT)}, "build": {},
+            "steps": {}}
 
-    def write(self, running=None):
-        self.fields["running"] = running
-        fresh = self.path.with_suffix(".new")
-        fresh.write_text(json.dumps(self.fields, indent=1) + "\n", encoding="utf-8")
-        os.replace(fresh, self.path)
+    def write(self, **changed):
+        """The steps go on where it cannot be written: what they tell is printed too."""
+        with self.lock:
+            self.fields.update(changed)
+            text = json.dumps(self.fields, indent=1) + "\n"
+            fresh = self.path.with_suffix(".new")
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                fresh.write_text(text, encoding="utf-8")
+                os.replace(fresh, self.path)
+            except OSError as error:
+                say(f"the record cannot be written: {error}")
 
 
 def run_step(name, check):
@@ -373,55 +318,76 @@ def run_step(name, check):
         return FAILED, traceback.format_exc().splitlines()
 
 
+def next_step(waiting, check):
+    """The first; where the build is not done and waiting for it would cost the others' time, one that needs none."""
+    free = [name for name in waiting if name not in BUILT]
+    if not free or waiting[0] not in BUILT:
+        return waiting[0]
+    is_built = wait_for(check.building, check.end - sum(STEPS[name][1] for name in waiting))
+    return waiting[0] if is_built else free[0]
+
+
 def run_steps(check, record):
     """The results by step."""
-    results = record.fields["steps"]
-    for name in check.options.only:
+    waiting = list(check.options.only)
+    while waiting:
+        children.look()
+        name = next_step(waiting, check)
+        waiting.remove(name)
         begin = time.monotonic()
-        if begin >= check.end:
-            results[name] = {"result": SKIPPED, "seconds": 0, "lines": ["there was no time left"]}
-            record.write()
-            print(f"{name:10} {SKIPPED}: there was no time left", flush=True)
-            continue
-        check.deadline = min(check.end, begin + STEPS[name][1])
-        record.write(running=name)
-        print(f"{name:10} ...", flush=True)
-        result, lines = run_step(name, check)
+        is_building = name not in BUILT and not check.building.done()
+        result, lines = SKIPPED, ["there was no time left"]
+        if begin < check.end:
+            check.deadline = min(check.end, begin + STEPS[name][1])
+            record.write(running=name)
+            say(f"{name:10} ...")
+            result, lines = run_step(name, check)
         seconds = round(time.monotonic() - begin, 1)
-        results[name] = {"result": result, "seconds": seconds, "lines": lines}
-        record.write()
-        print(f"{name:10} {result} in {seconds} s" + (f": {lines[-1]}" if result == SKIPPED and lines else ""), flush=True)
+        told = {"result": result, "seconds": seconds, "while_building": is_building, "lines": lines}
+        record.write(running=None, steps={**record.fields["steps"], name: told})
+        say(f"{name:10} {result} in {seconds} s" + (f": {lines[-1]}" if result == SKIPPED and lines else ""))
         if result == FAILED:
-            print("\n".join(lines[-60:]), flush=True)
-    return results
+            say("\n".join(lines[-60:]))
+    return record.fields["steps"]
 
 
-def tell_build(building, options, begin):
-    """The line about the build; whether something did not build."""
-    programs = building.result()
-    broken = {name: error for name, error in programs.items() if isinstance(error, str)}
-    print(f"build      {len(programs) - len(broken)} of {len(programs)} programs for sm_{options.arch}, "
-          f"{time.monotonic() - begin:.0f} s", flush=True)
+def build(options, deadline, record):
+    """{name: path, or what went wrong}; tells what came of it."""
+    if not BUILT & set(options.only):
+        return {}
+    begin = time.monotonic()
+    builder = Builder(ROOT, options, deadline)
+    try:
+        programs = builder.build() if options.nvcc else {"nvcc": "there is none in PATH or /usr/local/cuda/bin"}
+    except Exception as error:  # no program is built then; steps that need none go on
+        programs = {"nvcc": f"{type(error).__name__}: {error}"}
+    broken = {name: error[-3000:] for name, error in programs.items() if isinstance(error, str)}
+    longest = dict(sorted(builder.seconds.items(), key=lambda pair: -pair[1])[:8])
+    seconds = round(time.monotonic() - begin, 1)
+    if record:
+        record.write(build={"seconds": seconds, "compiled": len(builder.seconds), "longest": longest, "broken": broken})
+    say(f"build      {len(programs) - len(broken)} of {len(programs)} programs for sm_{options.arch}, {seconds:.0f} s; "
+        "longest: " + ", ".join(f"{name} {taken:.0f} s" for name, taken in list(longest.items())[:3]))
     for name, error in broken.items():
-        print(f"{name} was not built:\n{error[-3000:]}", file=sys.stderr, flush=True)
-    return bool(broken)
+        say(f"{name} was not built:\n{error}")
+    return programs
 
 
-def refuse(check, is_broken):
+def refuse(check, why):
     """Without a GPU: what was built starts, and finds none."""
+    wait_for(check.building, math.inf)
+    programs = check.building.result()
+    own = {name: find_programs(name)[0] for name in ("cuda_engine_gpu_tests", "step_bench") if find_programs(name)}
     silent = []
-    own = {name: find_program(name) for name in ("cuda_engine_gpu_tests", "step_bench")}
-    for name, program in {**check.programs, **{name: path for name, path in own.items() if path}}.items():
-        if not isinstance(program, str) and check.run([program], 60)[0] in (0, None, 127, -signal.SIGSEGV):
+    for name, program in {**programs, **own}.items():
+        code = None if isinstance(program, str) else check.run([program], 60)[0]
+        if not isinstance(program, str) and (code is None or code <= 0 or code in (126, 127)):
             silent.append(name)
     if silent:
-        print(f"gpu-check: without a GPU these should say so and do not: {', '.join(silent)}")
-    print("gpu-check: there is no NVIDIA GPU here (nvidia-smi names none); built what there is, ran nothing")
+        say(f"gpu-check: without a GPU these should say so and do not: {', '.join(silent)}")
+    say(f"gpu-check: there is no NVIDIA GPU here ({why}); built what there is, ran nothing")
+    is_broken = any(isinstance(program, str) for program in programs.values())
     return 1 if is_broken or silent else NO_GPU
-
-
-def stop(*_):
-    raise Stopped
 
 
 def main() -> int:
@@ -429,35 +395,46 @@ def main() -> int:
     if options.list:
         print("\n".join(f"{name:10} {step.__doc__} {seconds} s at most" for name, (step, seconds) in STEPS.items()))
         return 0
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, lambda *_: children.stopping.set())
     begin = time.monotonic()
     end = begin + 60 * options.minutes
-    gpu = find_gpu()
+    gpu, why = find_gpu()
     options.arch = options.arch or (gpu.arch if gpu else "90a")
     options.nvcc, options.host = find_nvcc(options.nvcc), host_compiler()
-    if options.nvcc is None:
-        print("gpu-check: there is no nvcc in PATH or /usr/local/cuda/bin")
-        return 1
-    signal.signal(signal.SIGTERM, stop)
-    builder = concurrent.futures.ThreadPoolExecutor(1)
-    building = builder.submit(Builder(options).build if BUILT & set(options.only) else dict)
+    record = Record(options, gpu) if gpu else None
+    if record:
+        record.write()
+        say(f"writing {record.path} after every step")
+    deadline = end - sum(STEPS[name][1] for name in BUILT & set(options.only)) if gpu else begin + UNHURRIED_SECONDS
+    building = concurrent.futures.ThreadPoolExecutor(1).submit(build, options, deadline, record)
     if gpu is None:
-        is_broken = tell_build(building, options, begin)
-        return refuse(Check(options, gpu, building, math.inf, math.inf), is_broken)
-    building.add_done_callback(lambda done: None if done.exception() else tell_build(done, options, begin))
-    record = Record(options, gpu)
-    print(f"writing {record.path} after every step", flush=True)
+        return refuse(Check(options, gpu, building, math.inf, math.inf), why)
     results = run_steps(Check(options, gpu, building, end), record)
     if goals.figures(record.fields):
-        print(goals.table(record.fields))
+        say(goals.table(record.fields))
     return 1 if any(step["result"] == FAILED for step in results.values()) else 0
 
 
-if __name__ == "__main__":
+def ended(status):
+    """Without waiting for a build that comes too late, and with nothing left running."""
+    children.end_all()
     try:
-        status = main()
-    except (Stopped, KeyboardInterrupt):
-        print("gpu-check: stopped")
-        status = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # without waiting for a build that comes too late
+        sys.stdout.flush()
+    except OSError:
+        pass
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")
+    try:
+        ended(main())
+    except children.Stopped:
+        say("gpu-check: stopped")
+    except SystemExit as exit_:
+        ended(exit_.code or 0)
+    except BaseException:
+        say(traceback.format_exc())
+    ended(1)
