@@ -2,11 +2,13 @@
 // The matmul of every weight format at the shapes of Llama-3.1-8B, from one row to a prefill. Prints JSON lines: GB/s
 // of the bytes that must move and their share of the copy bandwidth, TFLOP/s and their share of what mma.sync alone
 // reaches with its operands in registers; both roofs are measured in the same run. See timing.h.
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <string>
 #include <vector>
 
+#include "benches/cuda/random_operands.h"
 #include "benches/cuda/timing.h"
 #include "kernels/cuda/common/launch.h"
 #include "kernels/cuda/common/ptx.h"
@@ -21,6 +23,8 @@ constexpr int kRoofProducts = 4096;  // of a warp
 constexpr int kRoofSums = 8;         // independent ones, to hide the latency
 constexpr int kRoofWarps = 8;
 constexpr int64_t kMaxRows = 2048;
+constexpr size_t kRotatedBytes = size_t{256} << 20;  // of a layer's copies together: more than any L2 cache
+constexpr size_t kMaxCopies = 8;
 
 __device__ void Product(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { cuda::ptx::MmaBf16(d, a, b); }
 __device__ void Product(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { cuda::ptx::MmaS8(d, a, b); }
@@ -28,8 +32,9 @@ __device__ void Product(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t 
 template <typename Sum>
 __global__ void __launch_bounds__(32 * kRoofWarps) TensorRoof(Sum* out) {
   Sum sums[kRoofSums][4] = {};
-  const uint32_t a[4] = {threadIdx.x, 0, 0, 0};
-  const uint32_t b[2] = {threadIdx.x, 0};
+  uint32_t a[4], b[2];
+  for (uint32_t i = 0; i < 4; ++i) a[i] = RandomOperand<Sum>(6 * threadIdx.x + i);
+  for (uint32_t i = 0; i < 2; ++i) b[i] = RandomOperand<Sum>(6 * threadIdx.x + 4 + i);
   for (int i = 0; i < kRoofProducts / kRoofSums; ++i) {
 #pragma unroll
     for (int j = 0; j < kRoofSums; ++j) Product(sums[j], a, b);
@@ -37,7 +42,7 @@ __global__ void __launch_bounds__(32 * kRoofWarps) TensorRoof(Sum* out) {
   Sum total = 0;
 #pragma unroll
   for (int j = 0; j < kRoofSums; ++j) total += sums[j][0];
-  if (total == Sum{-1}) *out = total;  // never; keeps the products
+  if (total == Sum(0.125f)) *out = total;  // hardly ever; keeps the products
 }
 
 // Operations per second of tensor cores alone; a product has 16 x 8 x k_per_product multiplications and additions.
@@ -80,8 +85,12 @@ struct Machine {
   double int8_roof = 0;
 };
 
-void ReportMatmul(const Format& format, const Layer& layer, const cuda::MatmulLaunch& launch, const Machine& machine) {
-  const Timing timing = Measure([&] { return cuda::LaunchMatmul(launch, nullptr); });
+// Of the layer's copies, one after the other.
+void ReportMatmul(const Format& format, const Layer& layer, const std::vector<cuda::MatmulLaunch>& copies,
+                  const Machine& machine) {
+  const cuda::MatmulLaunch& launch = copies.front();
+  size_t next = 0;
+  const Timing timing = Measure([&] { return cuda::LaunchMatmul(copies[next++ % copies.size()], nullptr); });
   const auto rows = static_cast<double>(launch.out.rows);
   const bool is_int8 = launch.x_quantized.values != nullptr;
   const cuda::PackedWeightSizes sizes = cuda::PackedSizes(
@@ -107,39 +116,58 @@ void ReportMatmul(const Format& format, const Layer& layer, const cuda::MatmulLa
   std::fflush(stdout);
 }
 
-// Weights and activations are zeros: times do not depend on the values (power does, so a roof is one of zeros too).
+// Memory of a layer, freed with it.
+class Memory {
+ public:
+  Memory() = default;
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  ~Memory() {
+    for (unsigned char* part : parts_) Require(cudaFree(part), "cudaFree");
+  }
+  unsigned char* Allocate(size_t num_bytes) {
+    parts_.push_back(cuda_bench::Allocate<unsigned char>(num_bytes + 16));
+    return parts_.back();
+  }
+  // As operands of products that are summed in Sum.
+  template <typename Sum>
+  unsigned char* Random(size_t num_bytes) {
+    unsigned char* part = Allocate(num_bytes);
+    FillRandom<Sum>(part, num_bytes);
+    return part;
+  }
+
+ private:
+  std::vector<unsigned char*> parts_;
+};
+
 void BenchLayer(const Format& format, const Layer& layer, const Machine& machine) {
   const cuda::PackedWeightSizes sizes = cuda::PackedSizes(
       {.format = format.format, .dtype = DType::kBF16, .n = layer.n, .k = layer.k, .group_size = format.group_size});
   const size_t workspace_bytes = cuda::MatmulWorkspaceBytes(kMaxRows, layer.n, layer.k);
-  std::vector<unsigned char*> memory;
-  const auto allocate = [&](size_t num_bytes) {
-    memory.push_back(Allocate<unsigned char>(num_bytes + 16));
-    return memory.back();
-  };
+  Memory memory;
   cuda::MatmulLaunch launch;
-  launch.w = {.format = format.format,
-              .n = layer.n,
-              .k = layer.k,
-              .stride = layer.k,
-              .group_size = format.group_size,
-              .values = allocate(sizes.values_bytes),
-              .scales = allocate(sizes.scales_bytes)};
-  launch.x = {allocate(kMaxRows * layer.k * 2), DType::kBF16, 0, layer.k, layer.k};
-  launch.out = {allocate(kMaxRows * layer.n * 2), DType::kBF16, 0, layer.n, layer.n};
+  launch.w = {.format = format.format, .n = layer.n, .k = layer.k, .stride = layer.k, .group_size = format.group_size};
+  launch.x = {memory.Random<float>(kMaxRows * layer.k * 2), DType::kBF16, 0, layer.k, layer.k};
+  launch.out = {memory.Allocate(kMaxRows * layer.n * 2), DType::kBF16, 0, layer.n, layer.n};
   if (format.format == WeightFormat::kInt8 && format.group_size == 0) {
-    launch.x_quantized = {reinterpret_cast<int8_t*>(launch.x.data),
-                          reinterpret_cast<float*>(allocate(kMaxRows * sizeof(float))), layer.k};
+    launch.x_quantized = {reinterpret_cast<int8_t*>(memory.Random<int32_t>(kMaxRows * layer.k)),
+                          reinterpret_cast<float*>(memory.Random<float>(kMaxRows * sizeof(float))), layer.k};
   }
-  launch.workspace = allocate(workspace_bytes);
+  launch.workspace = memory.Allocate(workspace_bytes);
   launch.workspace_bytes = workspace_bytes;
   launch.num_multiprocessors = machine.num_multiprocessors;
   launch.has_warpgroups = machine.has_warpgroups;
-  for (const int64_t rows : {1, 4, 8, 16, 17, 32, 64, 65, 128, 129, 176, 177, 256, 512, 2048}) {
-    launch.x.rows = launch.out.rows = rows;
-    ReportMatmul(format, layer, launch, machine);
+  std::vector<cuda::MatmulLaunch> copies(std::min(kMaxCopies, kRotatedBytes / sizes.values_bytes + 1), launch);
+  for (cuda::MatmulLaunch& copy : copies) {
+    copy.w.values = format.format == WeightFormat::kDense ? memory.Random<float>(sizes.values_bytes)
+                                                          : memory.Random<int32_t>(sizes.values_bytes);
+    copy.w.scales = memory.Random<float>(sizes.scales_bytes);
   }
-  for (unsigned char* part : memory) Require(cudaFree(part), "cudaFree");
+  for (const int64_t rows : {1, 4, 8, 16, 17, 32, 64, 65, 128, 129, 176, 177, 256, 512, 2048}) {
+    for (cuda::MatmulLaunch& copy : copies) copy.x.rows = copy.out.rows = rows;
+    ReportMatmul(format, layer, copies, machine);
+  }
 }
 
 void Run() {

@@ -3,8 +3,8 @@
 // memory (sm_90a; matmul_bench measures those of mma.sync). Operands are random numbers: on zeros a GPU runs faster.
 #include <cstdint>
 #include <cstdio>
-#include <type_traits>
 
+#include "benches/cuda/random_operands.h"
 #include "benches/cuda/timing.h"
 #include "kernels/cuda/common/launch.h"
 #include "kernels/cuda/common/ptx_wgmma.h"
@@ -55,16 +55,6 @@ constexpr int kSharedBytes = kOperandRows * kRowBytes + 1024;
 
 __device__ void Product(float (&d)[16][4], uint64_t a, uint64_t b) { ptx::WgmmaBf16(d, a, b, true); }
 __device__ void Product(int32_t (&d)[24][4], uint64_t a, uint64_t b) { ptx::WgmmaS8(d, a, b, true); }
-
-// Two numbers of bfloat16 between 1 and 2 in size, or four bytes.
-template <typename Sum>
-__device__ uint32_t RandomOperand(uint32_t index) {
-  uint32_t x = index * 2654435761u;
-  x ^= x >> 15;
-  x *= 2246822519u;
-  x ^= x >> 13;
-  return std::is_same_v<Sum, float> ? (x & 0x807f807fu) | 0x3f803f80u : x;
-}
 
 template <typename Sum, int kColumns>
 __global__ void __launch_bounds__(128 * kWarpgroups, 1) ProductRoof(Sum* out) {
