@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import os
+import pathlib
 import re
 import shutil
 import time
@@ -13,8 +14,9 @@ from kernel_sources import closure, digest, includes, kernel_files
 ARCHIVE = "kernels.a"
 LINK_SECONDS = 60  # at least, for a program whose objects are there
 SYSTEM = re.compile(r"^\s*#\s*include\s+<([^>]+)>", re.MULTILINE)
+CUBLAS = "cublasLt.h"  # what asks for it is left out where the toolkit has none
 # Headers of the system and of the CUDA toolkit's smallest parts; those of C++ itself have no suffix.
-GIVEN = {"cuda.h", "cuda_bf16.h", "cuda_fp16.h", "cuda_runtime.h", "cuda_runtime_api.h", "dlfcn.h"}
+GIVEN = {CUBLAS, "cuda.h", "cuda_bf16.h", "cuda_fp16.h", "cuda_runtime.h", "cuda_runtime_api.h", "dlfcn.h"}
 
 
 def foreign(root, source):
@@ -29,16 +31,24 @@ def foreign(root, source):
                 yield f"{path.name}: <{name}>"
 
 
-def sources(root):
+def needs_cublas(root, source):
+    return any(CUBLAS in SYSTEM.findall(path.read_text(encoding="utf-8"))
+               for header in closure(root, source) for path in (header, header.with_suffix(".cc")) if path.exists())
+
+
+def sources(root, has_cublas=True):
     """What is built, by what it is for: the kernels with what their launchers need, and a program each of the others.
 
-    The backend is left out: it is the engine's, and is tested and measured through libmillrace_cuda.so.
+    Of the backend only what calls cuBLASLt: the rest is the engine's, tested and measured through libmillrace_cuda.so.
     """
     cuda = root / "kernels" / "cuda"
-    host = [path for path in sorted(cuda.rglob("*.cc")) if cuda / "backend" not in path.parents]
-    return {"kernels": [*kernel_files(root), *host, root / "kernels" / "tensor.cc"],
-            "tests": sorted((root / "tests" / "cuda").glob("*_test.c[cu]")),
-            "benches": sorted((root / "benches" / "cuda").glob("*_bench.c[cu]"))}
+    host = [path for path in sorted(cuda.rglob("*.cc"))
+            if cuda / "backend" not in path.parents or path.name == "cublaslt.cc"]
+    found = {"kernels": [*kernel_files(root), *host, root / "kernels" / "tensor.cc"],
+             "tests": sorted((root / "tests" / "cuda").glob("*_test.c[cu]")),
+             "benches": sorted((root / "benches" / "cuda").glob("*_bench.c[cu]"))}
+    return {group: [path for path in paths if has_cublas or not needs_cublas(root, path)]
+            for group, paths in found.items()}
 
 
 def weights(root):
@@ -48,10 +58,18 @@ def weights(root):
     return {name: sum(costs["registers"] for costs in found.values()) for name, found in kernels.items()}
 
 
+def has_cublas(nvcc):
+    """Whether the compiler's toolkit has the headers of cuBLASLt."""
+    toolkit = pathlib.Path(nvcc).resolve().parents[1]
+    folders = [toolkit / "include", *toolkit.glob("targets/*/include")]
+    return any((folder / CUBLAS).exists() for folder in folders)
+
+
 class Builder:
     """Objects and programs below build/gpu_check, named by a hash of all that they are made of."""
 
     def __init__(self, root, options, deadline):
+        self.compiler = options.nvcc
         self.root = root
         # The steps that run meanwhile need the processor more.
         quiet = ["nice", "-n", "5"] if shutil.which("nice") else []
@@ -95,7 +113,7 @@ class Builder:
         self.version = "\n".join(lines)
         if code != 0:
             raise RuntimeError(f"{self.nvcc[-1]} --version: exit {code}: {self.version}")
-        kernels, tests, benches = sources(self.root).values()
+        kernels, tests, benches = sources(self.root, has_cublas(self.compiler)).values()
         main = self.root / "tests" / "cuda" / "harness_main.cc"
         weight = weights(self.root)  # what takes longest is begun first
         everything = sorted([*kernels, main, *tests, *benches], key=lambda path: -weight.get(path.name, 0))

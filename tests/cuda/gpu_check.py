@@ -142,7 +142,8 @@ def step_kernels(check):
     """All tests of kernels, with fresh random inputs."""
     inputs = ["--inputs", check.options.inputs]
     return check.run_all(
-        {name: with_flags(program, *inputs) for name, program in tests(check).items() if "wrappers" not in name})
+        {name: with_flags(program, *inputs) for name, program in tests(check).items() if "wrappers" not in name},
+        environment=with_cublas())
 
 
 def find_programs(name):
@@ -179,7 +180,7 @@ def step_model(check):
                                 "--device", "cuda", "--temperature", "0", "--max-tokens", "24"]
     for program in find_programs("cuda_engine_gpu_tests")[:1]:
         commands["cuda_engine_gpu_tests"] = [program]
-    return check.run_all(commands) if commands else (SKIPPED, missing)
+    return check.run_all(commands, environment=with_cublas()) if commands else (SKIPPED, missing)
 
 
 def step_sanitizer(check):
@@ -238,9 +239,9 @@ def step_peers(check):
 
 
 # Those that need nothing built come first: nvcc works meanwhile. Seconds are the most that each may take.
-STEPS = {"model": (step_model, 90), "server": (step_server, 40), "wrappers": (step_wrappers, 20),
-         "kernels": (step_kernels, 75), "sanitizer": (step_sanitizer, 40), "bench": (step_bench, 75),
-         "engine": (step_engine, 120), "peers": (step_peers, 70)}
+STEPS = {"model": (step_model, 80), "server": (step_server, 40), "wrappers": (step_wrappers, 40),
+         "kernels": (step_kernels, 75), "sanitizer": (step_sanitizer, 40), "bench": (step_bench, 70),
+         "engine": (step_engine, 115), "peers": (step_peers, 70)}
 BUILT = {"wrappers", "kernels", "sanitizer", "bench"}  # these run what nvcc makes of the sources
 
 
