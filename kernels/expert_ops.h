@@ -7,7 +7,7 @@
 //   Route     router logits [T, E]  ─► experts, weights [T, k], and the order
 //   Dispatch  x [T, C]              ─► a copy for every choice, sorted [T * k, C]
 //   Matmul    every expert's matrix times its rows, once or several times
-//   Combine   out [T, C] += the sum of a row's choices times their weights
+//   Combine   out [T, C] = what the rows were + the sum of their choices times their weights
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -53,7 +53,8 @@ struct ExpertMatmulArgs {
 struct CombineArgs {
   Matrix x;  // [T * k, C], sorted
   ExpertRoutes routes;
-  Matrix out;  // [T, C] += sum over a row's choices, the best first, of weight * x
+  Matrix out;                      // [T, C] = residual + sum over a row's choices, the best first, of weight * x
+  const void* residual = nullptr;  // null: zeros, or [T, C] of out's dtype and stride (may alias out)
 };
 
 class ExpertOps {

@@ -48,7 +48,7 @@ struct ExpertParams {
 };
 
 // Which part of a model one of several ranks holds (docs/parallel.md). The numbers of heads, key-value heads, ffn
-// dimensions and vocabulary entries in ModelInfo are then the part's.
+// dimensions (an expert's too) and vocabulary entries in ModelInfo are then the part's.
 struct ModelPart {
   int32_t rank = 0;
   int32_t num_ranks = 1;       // 1: the whole model

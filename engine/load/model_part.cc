@@ -6,13 +6,14 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "engine/load/model_shape.h"
 #include "kernels/check.h"
 
 namespace millrace {
 namespace {
 
-constexpr std::string_view kByOutputs[] = {".q_proj", ".k_proj", ".v_proj", ".gate_proj", ".up_proj"};
-constexpr std::string_view kByInputs[] = {".o_proj", ".down_proj"};
+constexpr std::string_view kByOutputs[] = {".q_proj", ".k_proj", ".v_proj", ".gate_proj", ".up_proj", ".w1", ".w3"};
+constexpr std::string_view kByInputs[] = {".o_proj", ".down_proj", ".w2"};
 
 std::string_view Stem(std::string_view name) {
   for (const std::string_view suffix : {std::string_view(".weight"), std::string_view(".bias")}) {
@@ -34,14 +35,14 @@ absl::StatusOr<ModelInfo> PartOf(const ModelInfo& whole, int32_t rank, int32_t n
   }
   if (num_ranks == 1) return whole;
   MILLRACE_CHECK(rank >= 0 && rank < num_ranks, "a rank is one of those there are");
-  if (whole.experts.num_experts > 0) {
-    return absl::UnimplementedError("--tensor-parallel-size: a mixture of experts is not divided among ranks yet");
-  }
   if (whole.num_heads % num_ranks != 0) return DoesNotDivide(num_ranks, whole.num_heads, "attention heads");
   if (whole.num_kv_heads % num_ranks != 0 && num_ranks % whole.num_kv_heads != 0) {
     return DoesNotDivide(num_ranks, whole.num_kv_heads, "key-value heads, nor they it");
   }
-  if (whole.ffn_dim % num_ranks != 0) return DoesNotDivide(num_ranks, whole.ffn_dim, "dimensions of the ffn");
+  if (DenseFfnDim(whole) % num_ranks != 0) return DoesNotDivide(num_ranks, whole.ffn_dim, "dimensions of the ffn");
+  if (whole.experts.ffn_dim % num_ranks != 0) {
+    return DoesNotDivide(num_ranks, whole.experts.ffn_dim, "dimensions of an expert's ffn");
+  }
   if (whole.vocab_tokens % num_ranks != 0) {
     return DoesNotDivide(num_ranks, whole.vocab_tokens, "entries of the vocabulary");
   }
@@ -50,6 +51,7 @@ absl::StatusOr<ModelInfo> PartOf(const ModelInfo& whole, int32_t rank, int32_t n
   part.num_heads /= num_ranks;
   part.num_kv_heads = std::max(whole.num_kv_heads / num_ranks, 1);
   part.ffn_dim /= num_ranks;
+  part.experts.ffn_dim /= num_ranks;
   part.vocab_tokens /= num_ranks;
   return part;
 }

@@ -66,7 +66,7 @@ Matrix ExpertBlock::View(Buffer& buffer, int64_t rows, int64_t cols) const {
   return {.data = buffer.data(), .dtype = ops_.activation_dtype(), .rows = rows, .cols = cols, .stride = cols};
 }
 
-void ExpertBlock::Forward(const LayerWeights& layer, const Matrix& normed, const Matrix& hidden) {
+void ExpertBlock::Forward(const LayerWeights& layer, const Matrix& normed, const Matrix& hidden, const void* residual) {
   const ExpertParams& params = info_.experts;
   const ExpertRoutes routes = Routes();
   const int64_t num_choices = normed.rows * params.num_choices;
@@ -82,7 +82,7 @@ void ExpertBlock::Forward(const LayerWeights& layer, const Matrix& normed, const
   experts.Matmul({.x = sorted, .w = layer.expert_gate_up.get(), .routes = routes, .out = gate_up});
   ops_.SwiGlu({.gate_up = gate_up, .out = ffn});
   experts.Matmul({.x = ffn, .w = layer.expert_down.get(), .routes = routes, .out = sorted});
-  experts.Combine({.x = sorted, .routes = routes, .out = hidden});
+  experts.Combine({.x = sorted, .routes = routes, .out = hidden, .residual = residual});
 }
 
 }  // namespace millrace

@@ -20,8 +20,9 @@ class ExpertBlock {
   // Null for a model without experts.
   static absl::StatusOr<std::unique_ptr<ExpertBlock>> Create(const ModelInfo& info, int64_t max_rows, Device& device);
 
-  // hidden += the experts of `layer` on `normed`; both [T, C]. REQUIRES: a layer with a router.
-  void Forward(const LayerWeights& layer, const Matrix& normed, const Matrix& hidden);
+  // hidden = residual + the experts of `layer` on `normed`; all [T, C]. `residual`: as CombineArgs'. REQUIRES: a layer
+  // with a router.
+  void Forward(const LayerWeights& layer, const Matrix& normed, const Matrix& hidden, const void* residual);
 
  private:
   ExpertBlock(const ModelInfo& info, Device& device) : info_(info), ops_(device.ops()) {}

@@ -233,7 +233,8 @@ void Model::ExpertsOrFfn(const Layer& layer, int64_t num_rows) {
   const Matrix hidden = View(*hidden_, num_rows, info_.hidden_dim);
   const Matrix normed = View(*normed_, num_rows, info_.hidden_dim);
   ops_.RmsNorm({.x = hidden, .weight = layer.mlp_norm, .eps = info_.norm_eps, .out = normed});
-  experts_->Forward(*layer.weights, normed, hidden);
+  experts_->Forward(*layer.weights, normed, hidden, Residual(hidden));
+  SumOverRanks(hidden);
 }
 
 void Model::Forward(const StepInputs& inputs) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// out[row] += sum over c of weights[row, c] * x[places[row, c]] for T rows of C elements: float32 sums in the order of
-// the choices, then one rounding. A thread has eight elements of a row; no two threads add to one, so that the result
-// is the same every time. sm_80 and up; limited by memory.
+// out[row] = residual[row] + sum over c of weights[row, c] * x[places[row, c]] for T rows of C elements: float32 sums
+// in the order of the choices, then one rounding. A thread has eight elements of a row; no two threads add to one, so
+// that the result is the same every time. sm_80 and up; limited by memory.
 #include "kernels/check.h"
 #include "kernels/cuda/common/launch.h"
 #include "kernels/cuda/common/ptx.h"
@@ -18,6 +18,7 @@ struct CombineParams {
   int64_t x_stride;
   int64_t cols;
   ExpertRoutes routes;
+  const uint16_t* residual;  // null: zeros
   uint16_t* out;
   int64_t out_stride;
 };
@@ -28,10 +29,10 @@ __global__ void __launch_bounds__(kSliceThreads) ExpertCombineKernel(const Combi
   const int64_t at = (static_cast<int64_t>(blockIdx.y) * kSliceThreads + threadIdx.x) * kVector;
   ptx::GridDependencyWait();
   const bool is_padding = params.routes.experts[row * params.routes.num_choices] < 0;
-  if (at < params.cols && !is_padding) {
-    uint16_t* out = params.out + row * params.out_stride;
-    Floats8 sum = Load8<Format>(out, at, params.cols);
-    const int num_choices = params.routes.num_choices;
+  if (at < params.cols) {
+    Floats8 sum = {};
+    if (params.residual != nullptr) sum = Load8<Format>(params.residual + row * params.out_stride, at, params.cols);
+    const int num_choices = is_padding ? 0 : params.routes.num_choices;
     for (int64_t choice = row * num_choices; choice < (row + 1) * num_choices; ++choice) {
       const uint16_t* x = params.x + params.routes.places[choice] * params.x_stride;
       const Floats8 values = Load8<Format>(x, at, params.cols);
@@ -39,7 +40,7 @@ __global__ void __launch_bounds__(kSliceThreads) ExpertCombineKernel(const Combi
 #pragma unroll
       for (int i = 0; i < kVector; ++i) sum.at[i] = fmaf(weight, values.at[i], sum.at[i]);
     }
-    Store8<Format>(sum, out, at, params.cols);
+    Store8<Format>(sum, params.out + row * params.out_stride, at, params.cols);
   }
   ptx::GridDependencyLaunch();
 }
@@ -53,9 +54,13 @@ cudaError_t LaunchExpertCombine(const ExpertCombineLaunch& launch, cudaStream_t 
                      launch.x.rows == launch.out.rows * launch.routes.num_choices,
                  "a row for every choice");
   if (launch.out.rows == 0) return cudaSuccess;
-  const CombineParams params = {
-      static_cast<const uint16_t*>(launch.x.data), launch.x.stride,  launch.out.cols, launch.routes,
-      static_cast<uint16_t*>(launch.out.data),     launch.out.stride};
+  const CombineParams params = {static_cast<const uint16_t*>(launch.x.data),
+                                launch.x.stride,
+                                launch.out.cols,
+                                launch.routes,
+                                static_cast<const uint16_t*>(launch.residual),
+                                static_cast<uint16_t*>(launch.out.data),
+                                launch.out.stride};
   constexpr int64_t kSlice = int64_t{kSliceThreads} * kVector;
   return Launch(is_bf16 ? ExpertCombineKernel<Bf16> : ExpertCombineKernel<F16>,
                 {.grid = dim3(static_cast<unsigned>(launch.out.rows),

@@ -137,7 +137,7 @@ KERNEL_TEST("expert route: ties, infinities and what is no number") {
   CheckRoutes(routes, logits, true);
 }
 
-KERNEL_TEST("expert route and combine: rows of padding ask no expert, and theirs stay as they are") {
+KERNEL_TEST("expert route and combine: rows of padding ask no expert, and theirs are the residual") {
   constexpr int kRows = 21, kExperts = 40, kChoices = 3, kCols = 72;
   Random random(5);
   const auto logits = random.Floats(size_t{kRows} * kExperts, -8, 8);
@@ -163,14 +163,18 @@ KERNEL_TEST("expert route and combine: rows of padding ask no expert, and theirs
   }
   DeviceArray<uint16_t> x(std::vector<uint16_t>(size_t{kRows} * kChoices * kCols, Bf16FromFloat(1.0f)));
   DeviceArray<uint16_t> out(std::vector<uint16_t>(size_t{kRows} * kCols, Bf16FromFloat(2.0f)));
-  EXPECT(cuda::LaunchExpertCombine({.x = {x.data(), DType::kBF16, kRows * kChoices, kCols, kCols},
-                                    .routes = padded.View(),
-                                    .out = {out.data(), DType::kBF16, kRows, kCols, kCols}},
-                                   nullptr) == cudaSuccess);
-  const std::vector<uint16_t> sums = out.Download();
-  for (int i = 0; i < kRows * kCols; ++i) {
-    const float want = slots[static_cast<size_t>(i / kCols)] < 0 ? 2.0f : 3.0f;  // a row's weights sum to one
-    EXPECT_NEAR(FloatFromBf16(sums[static_cast<size_t>(i)]), want, 0.02, "element " + std::to_string(i));
+  for (const bool has_residual : {true, false}) {
+    EXPECT(cuda::LaunchExpertCombine({.x = {x.data(), DType::kBF16, kRows * kChoices, kCols, kCols},
+                                      .routes = padded.View(),
+                                      .out = {out.data(), DType::kBF16, kRows, kCols, kCols},
+                                      .residual = has_residual ? out.data() : nullptr},
+                                     nullptr) == cudaSuccess);
+    const std::vector<uint16_t> sums = out.Download();
+    const float residual = has_residual ? 2.0f : 0.0f;
+    for (int i = 0; i < kRows * kCols; ++i) {
+      const float sum = slots[static_cast<size_t>(i / kCols)] < 0 ? 0.0f : 1.0f;  // a row's weights sum to one
+      EXPECT_NEAR(FloatFromBf16(sums[static_cast<size_t>(i)]), residual + sum, 0.02, "element " + std::to_string(i));
+    }
   }
 }
 
@@ -192,10 +196,12 @@ KERNEL_TEST("expert combine: choices are added in their order, tails included") 
         return bytes;
       };
       std::vector<float> x, before;
-      DeviceArray<unsigned char> x_device(rows(15, x)), out(rows(5, before));
+      DeviceArray<unsigned char> x_device(rows(15, x)), residual(rows(5, before));
+      DeviceArray<unsigned char> out(std::vector<unsigned char>(size_t{5} * stride * 2, 0xff));
       EXPECT(cuda::LaunchExpertCombine({.x = {x_device.data(), dtype, 15, cols, stride},
                                         .routes = routes.View(),
-                                        .out = {out.data(), dtype, 5, cols, stride}},
+                                        .out = {out.data(), dtype, 5, cols, stride},
+                                        .residual = residual.data()},
                                        nullptr) == cudaSuccess);
       const auto got = out.Download();
       for (int row = 0; row < 5; ++row) {

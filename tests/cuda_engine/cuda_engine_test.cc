@@ -230,7 +230,7 @@ std::vector<std::unique_ptr<Device>> CudaRanks(int num_ranks) {
 }
 
 TEST_CASE("CUDA engine: ranks on several devices draw the CPU's tokens, recorded steps included", "[cuda][ranks]") {
-  const std::string name = GENERATE("llama3", "qwen2");
+  const std::string name = GENERATE("llama3", "qwen2", "qwen3_moe", "mixtral");
   const int num_ranks = GENERATE(2, 4);
   const Format format = GENERATE(kFormats[0], kFormats[2]);
   CAPTURE(name, num_ranks, format.quantization, DTypeName(format.kv_dtype));

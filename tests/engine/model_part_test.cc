@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Parts of models: what the ranks hold, put together, is the whole, for every format and for shapes drawn at random.
+// Parts of models: what the ranks hold, put together, is the whole, for every format and for shapes drawn at random,
+// and for experts as files of each format hold them.
 #include "engine/load/model_part.h"
 
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -15,10 +18,16 @@
 
 #include "engine/load/dummy_weights.h"
 #include "engine/load/float_tensor.h"
+#include "engine/load/gguf_weights.h"
+#include "engine/load/hf_config.h"
 #include "engine/load/part_tensors.h"
 #include "engine/load/stored_int.h"
 #include "engine/load/weight_formats.h"
 #include "engine/load/weight_plan.h"
+#include "tests/support/gguf_writer.h"
+#include "tests/support/reference.h"
+#include "tests/support/safetensors_writer.h"
+#include "tests/support/stored_int4.h"
 
 namespace millrace {
 namespace {
@@ -74,18 +83,24 @@ Numbers NumbersOf(std::unique_ptr<BuiltWeight> built) {
   return numbers;
 }
 
-// Every linear of layer 0, the head and the embedding as they would be packed, by name.
+// Every linear of layer 0, its router, the head and the embedding as they would be packed, by name.
 std::map<std::string, Numbers> AllNumbers(TensorSource& source, const ModelInfo& info, const WeightKind& kind) {
   std::map<std::string, Numbers> all;
   const LayerSpec layer = LayerSpecOf(info, 0);
-  for (const LinearSpec& spec : {layer.qkv, layer.o, layer.gate_up, layer.down, HeadSpecOf(info)}) {
+  const LinearSpec head = HeadSpecOf(info);
+  std::vector<const LinearSpec*> specs = layer.Linears();
+  specs.insert(specs.end(), {&layer.router, &head});
+  for (const LinearSpec* each : specs) {
+    const LinearSpec& spec = *each;
     for (const LinearSpec::Part& part : spec.parts) {
       const auto form = source.FormOf(part.name, part.n, spec.k);
       REQUIRE(form.status().ToString() == "OK");
-      auto built = form->has_value() ? source.Stored(part.name, part.n, spec.k)
-                                     : BuildWeight(*source.Matrix(part.name + ".weight", part.n, spec.k), kind);
+      const bool is_stored = form->has_value() && (**form).is_exact;
+      auto built = is_stored ? source.Stored(part.name, part.n, spec.k)
+                             : BuildWeight(*source.Matrix(part.name + ".weight", part.n, spec.k),
+                                           form->has_value() ? (**form).kind : kind);
       REQUIRE(built.status().ToString() == "OK");
-      if (form->has_value()) CHECK((*built)->source.group_size == (**form).kind.group_size);
+      if (is_stored) CHECK((*built)->source.group_size == (**form).kind.group_size);
       all[part.name] = NumbersOf(*std::move(built));
     }
   }
@@ -112,14 +127,16 @@ void CheckReassembles(const Numbers& whole, const std::string& name, const std::
     }
   }
   CHECK(num_wrong == 0);
-  const int times = num_filled.at(0);  // more than once where ranks share key-value heads
-  CHECK(times >= 1);
+  const int times = num_filled.at(0);
+  const bool is_shared = name.ends_with(".k_proj") || name.ends_with(".v_proj");  // where there are few heads
+  CHECK((is_shared ? times >= 1 : times == 1));
   CHECK(std::count(num_filled.begin(), num_filled.end(), times) == static_cast<std::ptrdiff_t>(num_filled.size()));
 }
 
-ModelInfo RandomShape(int num_ranks, std::mt19937& engine) {
+ModelInfo RandomShape(Architecture architecture, int num_ranks, std::mt19937& engine) {
   const auto draw = [&engine](int low, int high) { return low + static_cast<int>(engine() % (high - low + 1)); };
   ModelInfo info;
+  info.architecture = architecture;
   info.num_layers = 1;
   info.hidden_dim = 32 * draw(1, 5);
   info.ffn_dim = 32 * draw(1, 4) * num_ranks;
@@ -129,6 +146,9 @@ ModelInfo RandomShape(int num_ranks, std::mt19937& engine) {
   info.num_heads = std::max(info.num_kv_heads, num_ranks) * draw(1, 2);
   info.vocab_tokens = num_ranks * draw(5, 40);
   info.has_tied_embeddings = draw(0, 1) == 1;
+  if (architecture == Architecture::kLlama) return info;
+  info.experts = {.num_experts = 3, .num_choices = 2, .ffn_dim = info.ffn_dim};
+  info.ffn_dim = 97;  // of dense layers, which there are none of
   return info;
 }
 
@@ -147,30 +167,139 @@ const Kind kKinds[] = {
     {{.format = WeightFormat::kInt4, .group_size = 32}, true},
 };
 
-TEST_CASE("Parts: the ranks' slices together are the whole, number for number", "[ranks]") {
-  const Kind kind = GENERATE(from_range(std::begin(kKinds), std::end(kKinds)));
-  const int num_ranks = GENERATE(2, 3, 4, 8);
-  const uint32_t seed = GENERATE(range(0u, 3u));
-  std::mt19937 engine(seed * 100 + static_cast<uint32_t>(num_ranks));
-  const ModelInfo info = RandomShape(num_ranks, engine);
-  CAPTURE(num_ranks, seed, kind.is_stored, kind.kind.group_size, info.hidden_dim, info.ffn_dim, info.head_dim,
-          info.num_heads, info.num_kv_heads, info.vocab_tokens);
-  const auto stored = kind.is_stored ? std::optional<WeightKind>(kind.kind) : std::nullopt;
-  RandomTensors source(stored);
-  const std::map<std::string, Numbers> whole = AllNumbers(source, info, kind.kind);
+// `open` gives the tensors of the whole or of a part.
+void CheckParts(const ModelInfo& info, int num_ranks, const WeightKind& kind,
+                const std::function<std::unique_ptr<TensorSource>(const ModelInfo&)>& open) {
+  const std::map<std::string, Numbers> whole = AllNumbers(*open(info), info, kind);
   std::vector<ModelInfo> infos;
   std::map<std::string, std::vector<Numbers>> parts;
   for (int rank = 0; rank < num_ranks; ++rank) {
     const auto part = PartOf(info, rank, num_ranks);
     REQUIRE(part.status().ToString() == "OK");
     infos.push_back(*part);
-    const auto slices = MakePartTensors(std::make_unique<RandomTensors>(stored), *part);
-    for (auto& [name, numbers] : AllNumbers(*slices, *part, kind.kind)) parts[name].push_back(std::move(numbers));
+    for (auto& [name, numbers] : AllNumbers(*open(*part), *part, kind)) parts[name].push_back(std::move(numbers));
   }
   for (const auto& [name, numbers] : whole) {
     CAPTURE(name);
+    if (SplitOf(name) == SplitBy::kNothing) {
+      CHECK(name.ends_with(".gate"));  // the router, every rank's
+      for (const Numbers& part : parts.at(name)) CHECK(part.values == numbers.values);
+      continue;
+    }
     CheckReassembles(numbers, name, infos, parts.at(name));
   }
+}
+
+TEST_CASE("Parts: the ranks' slices together are the whole, number for number", "[ranks]") {
+  const Kind kind = GENERATE(from_range(std::begin(kKinds), std::end(kKinds)));
+  const int num_ranks = GENERATE(2, 3, 4, 8);
+  const Architecture architecture = GENERATE(Architecture::kLlama, Architecture::kQwen3Moe, Architecture::kMixtral);
+  const uint32_t seed = GENERATE(range(0u, 3u));
+  std::mt19937 engine(seed * 100 + static_cast<uint32_t>(num_ranks));
+  const ModelInfo info = RandomShape(architecture, num_ranks, engine);
+  CAPTURE(static_cast<int>(architecture), num_ranks, seed, kind.is_stored, kind.kind.group_size, info.hidden_dim,
+          info.ffn_dim, info.head_dim, info.num_heads, info.num_kv_heads, info.vocab_tokens);
+  const auto stored = kind.is_stored ? std::optional<WeightKind>(kind.kind) : std::nullopt;
+  CheckParts(info, num_ranks, kind.kind, [&stored](const ModelInfo& part) -> std::unique_ptr<TensorSource> {
+    auto source = std::make_unique<RandomTensors>(stored);
+    if (part.part.num_ranks == 1) return source;
+    return MakePartTensors(std::move(source), part);
+  });
+}
+
+ModelInfo MixtureShape(Architecture architecture) {
+  ModelInfo info;
+  info.architecture = architecture;
+  info.num_layers = 1;
+  info.hidden_dim = 128;
+  info.head_dim = 32;
+  info.num_heads = 4;
+  info.num_kv_heads = 2;
+  info.vocab_tokens = 96;
+  info.experts = {.num_experts = 3, .num_choices = 2, .ffn_dim = 256};
+  return info;
+}
+
+// Layer 0 as GPTQ and AWQ store it.
+void WriteInt4(const testing::Scheme& scheme, const std::filesystem::path& dir, ModelInfo& info) {
+  testing::SafetensorsWriter writer;
+  uint32_t seed = 1;
+  const LayerSpec layer = LayerSpecOf(info, 0);
+  for (const LinearSpec* spec : layer.Linears()) {
+    for (const LinearSpec::Part& part : spec->parts) {
+      const auto m = testing::RandomInt4(part.n, spec->k, scheme.group == 0 ? spec->k : scheme.group, scheme.zeros,
+                                         scheme.order, seed++);
+      scheme.is_awq ? testing::AddAwq(writer, part.name, m)
+                    : testing::AddGptq(writer, part.name, m, scheme.zero_offset);
+    }
+  }
+  for (const LinearSpec& spec : {layer.router, HeadSpecOf(info)}) {
+    const LinearSpec::Part& part = spec.parts[0];
+    writer.AddFloats(part.name + ".weight", {part.n, spec.k}, testing::RandomFloats(part.n * spec.k, seed++));
+  }
+  testing::WriteFile(dir / "model.safetensors", writer.Bytes());
+  info.source = dir.string();
+  info.quantization = ParseModelConfig(testing::QuantizedConfig(scheme))->quantization;
+}
+
+TEST_CASE("Parts: experts in GPTQ and AWQ files are cut number for number", "[ranks][experts]") {
+  const testing::Scheme scheme = GENERATE(from_range(std::begin(testing::kSchemes), std::end(testing::kSchemes)));
+  ModelInfo info = MixtureShape(GENERATE(Architecture::kQwen3Moe, Architecture::kMixtral));
+  const int num_ranks = GENERATE(2, 4);
+  CAPTURE(scheme.config, scheme.group, static_cast<int>(info.architecture), num_ranks);
+  const testing::TemporaryDir dir;
+  WriteInt4(scheme, dir.path(), info);
+  CheckParts(info, num_ranks, {.dtype = DType::kF32}, [](const ModelInfo& part) { return *OpenTensors(part, {}); });
+}
+
+constexpr uint32_t kF16 = 1, kQ4_0 = 2, kQ8_0 = 8;
+
+std::string RandomGgufValues(uint32_t type, int64_t count, std::mt19937& engine) {
+  std::string bytes;
+  const auto add_half = [&] { bytes += testing::Halves({0.01f * static_cast<float>(1 + engine() % 100)}); };
+  for (int64_t block = 0; block < count / 32; ++block) {
+    add_half();  // of the others, the block's scale
+    for (int i = 1; i < 32 && type == kF16; ++i) add_half();
+    for (int i = 0; i < (type == kF16 ? 0 : type == kQ8_0 ? 32 : 16); ++i) bytes += static_cast<char>(engine());
+  }
+  return bytes;
+}
+
+// Layer 0 as GGUF stores it: one tensor of the same matrix of all experts.
+void WriteGguf(uint32_t type, const std::filesystem::path& path, ModelInfo& info) {
+  std::map<std::string, std::pair<std::vector<uint64_t>, std::string>> stacks;  // dimensions, bytes
+  std::mt19937 engine(type);
+  const LayerSpec layer = LayerSpecOf(info, 0);
+  for (const LinearSpec* spec : layer.Linears()) {
+    for (const LinearSpec::Part& part : spec->parts) {
+      auto& [dims, bytes] = stacks[GgufTensorName(part.name + ".weight")];
+      bytes += RandomGgufValues(type, part.n * spec->k, engine);
+      const bool is_expert = part.name.find(".experts.") != std::string::npos;
+      if (dims.empty()) dims = {static_cast<uint64_t>(spec->k), static_cast<uint64_t>(part.n)};
+      if (is_expert) dims.resize(3);
+      if (is_expert) ++dims[2];
+    }
+  }
+  testing::GgufWriter writer;
+  for (const auto& [name, stack] : stacks) writer.Tensor(name, type, stack.first, stack.second);
+  for (const LinearSpec& spec : {layer.router, HeadSpecOf(info)}) {
+    const LinearSpec::Part& part = spec.parts[0];
+    writer.Tensor(GgufTensorName(part.name + ".weight"), kF16,
+                  {static_cast<uint64_t>(spec.k), static_cast<uint64_t>(part.n)},
+                  RandomGgufValues(kF16, part.n * spec.k, engine));
+  }
+  testing::WriteFile(path, writer.Bytes());
+  info.source = path.string();
+}
+
+TEST_CASE("Parts: experts in GGUF files are cut number for number", "[ranks][experts]") {
+  const uint32_t type = GENERATE(kF16, kQ4_0, kQ8_0);
+  ModelInfo info = MixtureShape(GENERATE(Architecture::kQwen3Moe, Architecture::kMixtral));
+  const int num_ranks = GENERATE(2, 4);
+  CAPTURE(type, static_cast<int>(info.architecture), num_ranks);
+  const testing::TemporaryDir dir;
+  WriteGguf(type, dir.path() / "m.gguf", info);
+  CheckParts(info, num_ranks, {.dtype = DType::kF32}, [](const ModelInfo& part) { return *OpenTensors(part, {}); });
 }
 
 TEST_CASE("Parts: a rank's query heads read its own key-value heads", "[ranks]") {
@@ -236,9 +365,15 @@ TEST_CASE("Parts: what does not divide is refused with its number", "[ranks]") {
   CHECK_THAT(message(info, 0), Contains("not in 1..64"));
   CHECK_THAT(message(info, 65), Contains("not in 1..64"));
   ModelInfo mixture = info;
-  mixture.experts.num_experts = 8;
-  CHECK(absl::IsUnimplemented(PartOf(mixture, 0, 2).status()));
+  mixture.ffn_dim = 97;
+  mixture.experts = {.num_experts = 8, .num_choices = 2, .ffn_dim = 51};
+  CHECK_THAT(message(mixture, 2), Contains("--tensor-parallel-size 2") && Contains("51 dimensions of an expert's ffn"));
   CHECK(PartOf(mixture, 0, 1).ok());
+  mixture.experts.ffn_dim = 96;
+  CHECK(PartOf(mixture, 1, 2)->experts.ffn_dim == 48);
+  mixture.num_layers = 2;
+  mixture.experts.dense_layers = {1};
+  CHECK_THAT(message(mixture, 2), Contains("97 dimensions of the ffn"));
   ModelInfo other = info;
   other.num_heads = 12;
   other.num_kv_heads = 3;
@@ -253,9 +388,16 @@ TEST_CASE("Parts: what does not divide is refused with its number", "[ranks]") {
   const ModelInfo part = *PartOf(info, 0, 2);
   const WeightKind stored{.format = WeightFormat::kInt4, .group_size = 32};
   const auto slices = MakePartTensors(std::make_unique<RandomTensors>(stored), part);
-  const absl::Status status = slices->FormOf("model.layers.0.mlp.down_proj", 64, 48).status();
-  CHECK(status.code() == absl::StatusCode::kInvalidArgument);
-  CHECK_THAT(std::string(status.message()), Contains("down_proj") && Contains("96 inputs") && Contains("48"));
+  for (const std::string name : {"mlp.down_proj", "mlp.experts.7.down_proj", "block_sparse_moe.experts.7.w2"}) {
+    const absl::Status status = slices->FormOf("model.layers.0." + name, 64, 48).status();
+    CHECK(status.code() == absl::StatusCode::kInvalidArgument);
+    CHECK_THAT(std::string(status.message()), Contains(name) && Contains("96 inputs") && Contains("48"));
+  }
+  ModelInfo experts = part;
+  experts.ffn_dim = 32;
+  experts.experts = {.num_experts = 8, .num_choices = 2, .ffn_dim = 48};
+  CHECK_THAT(std::string(ChooseWeightFormats(experts, {.quantization = "int4"}).status().message()),
+             Contains("with 48 for each of 2 ranks"));
   const absl::Status anew = ChooseWeightFormats(part, {.quantization = "int4"}).status();
   CHECK(anew.code() == absl::StatusCode::kInvalidArgument);
   CHECK_THAT(std::string(anew.message()), Contains("with 48 for each of 2 ranks"));

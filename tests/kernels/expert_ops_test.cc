@@ -137,8 +137,9 @@ struct Mixture {
     REQUIRE(ops.ReserveWorkspace({.max_rows = 64, .max_inputs = kHidden, .max_outputs = kOut}).ok());
   }
 
-  // [T, kOut]: what the experts of every row make of it, added to `residual`.
-  std::vector<float> Run(const std::vector<float>& x, const std::vector<float>& logits, std::vector<float> residual) {
+  // [T, kOut]: what the experts of every row make of it, added to `residual`, where that is not empty.
+  std::vector<float> Run(const std::vector<float>& x, const std::vector<float>& logits,
+                         const std::vector<float>& residual) {
     const int64_t num_rows = static_cast<int64_t>(x.size()) / kHidden, num_choices = num_rows * kChoices;
     const Routed routed(logits, kExperts, kChoices, true, ops);
     const std::vector<float> sorted(static_cast<size_t>(num_choices * kHidden)),
@@ -150,9 +151,19 @@ struct Mixture {
                     .w = packed.get(),
                     .routes = routed.view,
                     .out = View(products, num_choices, kOut)});
-    experts.Combine(
-        {.x = View(products, num_choices, kOut), .routes = routed.view, .out = View(residual, num_rows, kOut)});
-    return residual;
+    std::vector<float> in_place = residual, out(static_cast<size_t>(num_rows * kOut), -7.0f);
+    const void* const apart = residual.empty() ? nullptr : residual.data();
+    experts.Combine({.x = View(products, num_choices, kOut),
+                     .routes = routed.view,
+                     .out = View(out, num_rows, kOut),
+                     .residual = apart});
+    if (residual.empty()) return out;
+    experts.Combine({.x = View(products, num_choices, kOut),
+                     .routes = routed.view,
+                     .out = View(in_place, num_rows, kOut),
+                     .residual = in_place.data()});
+    CHECK(in_place == out);
+    return out;
   }
 
   cpu::CpuOps ops;
@@ -179,6 +190,7 @@ TEST_CASE("Experts: rows go to their experts and come back weighed, in every for
       logits[static_cast<size_t>(row * Mixture::kExperts + 1)] = 9;
     }
     const auto out = mixture.Run(x, logits, residual);
+    CHECK(mixture.Run(x, logits, {}) == mixture.Run(x, logits, std::vector<float>(residual.size())));
     const Routed routed(logits, Mixture::kExperts, Mixture::kChoices, true, mixture.ops);
     for (int row = 0; row < kRows; ++row) {
       const float* of_row = x.data() + row * Mixture::kHidden;

@@ -88,9 +88,12 @@ void CudaExpertOps::Matmul(const ExpertMatmulArgs& args) {
 }
 
 void CudaExpertOps::Combine(const CombineArgs& args) {
-  stream_.Keep(LaunchExpertCombine(
-                   {.x = args.x, .routes = args.routes, .out = args.out, .is_dependent = stream_.overlaps_kernels()},
-                   stream_.get()),
+  stream_.Keep(LaunchExpertCombine({.x = args.x,
+                                    .routes = args.routes,
+                                    .out = args.out,
+                                    .residual = args.residual,
+                                    .is_dependent = stream_.overlaps_kernels()},
+                                   stream_.get()),
                "adding up experts");
 }
 

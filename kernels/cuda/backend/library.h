@@ -10,8 +10,8 @@
 
 namespace millrace::cuda {
 
-// Grows with every change of kernels/device.h, kernels/ops.h, kernels/step.h or kernels/tensor.h.
-inline constexpr int kLibraryVersion = 4;
+// Grows with every change of kernels/device.h, kernels/ops.h, kernels/expert_ops.h, kernels/step.h or kernels/tensor.h.
+inline constexpr int kLibraryVersion = 5;
 inline constexpr char kOpenSymbol[] = "millrace_cuda_open";
 
 // Fills `device` and returns kLibraryVersion; a caller of another version gets it back with `device` untouched.
