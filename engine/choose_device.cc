@@ -3,12 +3,15 @@
 
 #include <algorithm>
 #include <cctype>
+#include <memory>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/load/model_part.h"
+#include "kernels/device.h"
 #include "kernels/status_macros.h"
 
 namespace millrace {
@@ -47,8 +50,8 @@ absl::StatusOr<std::unique_ptr<Device>> FirstDevice(const std::string& name, con
 
 }  // namespace
 
-absl::StatusOr<std::vector<std::unique_ptr<Device>>> ChooseDevices(const std::string& name, int num_cpu_threads,
-                                                                   int num_ranks, DType activation_dtype) {
+absl::StatusOr<RankDevices> ChooseDevices(const std::string& name, int num_cpu_threads, int num_ranks,
+                                          DType activation_dtype) {
   if (num_ranks < 1 || num_ranks > kMaxRanks) {
     return absl::InvalidArgumentError(absl::StrCat("--tensor-parallel-size ", num_ranks, " is not in 1..", kMaxRanks));
   }
@@ -66,10 +69,11 @@ absl::StatusOr<std::vector<std::unique_ptr<Device>>> ChooseDevices(const std::st
     }
     devices.push_back(*std::move(device));
   }
-  return devices;
+  return ConnectRanks(std::move(devices));
 }
 
-size_t BytesForEach(absl::Span<const std::unique_ptr<Device>> devices) {
+size_t BytesForEach(const RankDevices& ranks) {
+  const std::vector<std::unique_ptr<Device>>& devices = ranks.devices;
   size_t num_bytes = devices[0]->available_bytes();
   for (const auto& device : devices) num_bytes = std::min(num_bytes, device->available_bytes());
   return devices[0]->shares_host_memory() ? num_bytes / devices.size() : num_bytes;

@@ -129,23 +129,22 @@ LoadOptions ToLoadOptions(const EngineOptions& options) {
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options) {
   const LoadOptions load_options = ToLoadOptions(options);
-  ASSIGN_OR_RETURN(std::vector<std::unique_ptr<Device>> devices,
-                   ChooseDevices(options.device, options.num_threads, options.tensor_parallel_size,
-                                 options.dtype == "float16" ? DType::kF16 : DType::kBF16));
   ASSIGN_OR_RETURN(ModelInfo info, ReadModelInfo(options.model_dir, load_options));
   // The ranks' parts are of one size, so one plan is every rank's.
   ASSIGN_OR_RETURN(const ModelInfo part, PartOf(info, 0, options.tensor_parallel_size));
+  ASSIGN_OR_RETURN(RankDevices ranks, ChooseDevices(options.device, options.num_threads, options.tensor_parallel_size,
+                                                    options.dtype == "float16" ? DType::kF16 : DType::kBF16));
   ASSIGN_OR_RETURN(const MemoryPlan plan,
-                   PlanMemory(part, load_options, PlanOptions(options, BytesForEach(devices)), devices[0]->ops()));
+                   PlanMemory(part, load_options, PlanOptions(options, BytesForEach(ranks)), ranks.devices[0]->ops()));
   if (options.on_memory_plan) options.on_memory_plan(FormatMemoryPlan(plan));
   ASSIGN_OR_RETURN(ModelText text, LoadModelText(options.model_dir, options.chat_template,
                                                  options.load_format == "dummy" ? MissingTokenizer::kMeansBytes
                                                                                 : MissingTokenizer::kIsAnError));
-  ASSIGN_OR_RETURN(std::unique_ptr<Model> model, LoadModel(info, load_options, ToModelLimits(plan), devices));
+  ASSIGN_OR_RETURN(std::unique_ptr<Model> model, LoadModel(info, load_options, ToModelLimits(plan), ranks));
   SchedulerConfig config = options.scheduler;
   config.num_pages = plan.num_pages;
   config.max_model_tokens = plan.max_model_tokens;
-  auto engine = std::make_unique<LoadedEngine>(std::move(devices[0]), std::move(info), std::move(text), config,
+  auto engine = std::make_unique<LoadedEngine>(std::move(ranks.devices[0]), std::move(info), std::move(text), config,
                                                FormatMemoryPlan(plan));
   // The drawn tokens of a step in flight are rank 0's alone.
   const StepOrder order = options.tensor_parallel_size > 1 ? StepOrder::kPlain : options.step_order;

@@ -21,12 +21,12 @@ absl::StatusOr<ModelReport> InspectModel(const EngineOptions& options) {
                          .dummy_seed = options.dummy_seed};
   ModelReport report;
   ASSIGN_OR_RETURN(report.info, ReadModelInfo(options.model_dir, load));
-  ASSIGN_OR_RETURN(const std::vector<std::unique_ptr<Device>> devices,
+  ASSIGN_OR_RETURN(const ModelInfo part, PartOf(report.info, 0, options.tensor_parallel_size));
+  ASSIGN_OR_RETURN(const RankDevices ranks,
                    ChooseDevices(options.device, options.num_threads, options.tensor_parallel_size,
                                  options.dtype == "float16" ? DType::kF16 : DType::kBF16));
-  ASSIGN_OR_RETURN(const ModelInfo part, PartOf(report.info, 0, options.tensor_parallel_size));
   const auto plan = PlanMemory(part, load,
-                               {.available_bytes = BytesForEach(devices),
+                               {.available_bytes = BytesForEach(ranks),
                                 .utilization = options.memory_utilization,
                                 .kv_cache_bytes = options.kv_cache_bytes,
                                 .kv_cache_dtype = options.kv_cache_dtype,
@@ -34,7 +34,7 @@ absl::StatusOr<ModelReport> InspectModel(const EngineOptions& options) {
                                 .max_model_tokens = options.max_model_tokens,
                                 .max_sequences = options.scheduler.max_sequences,
                                 .max_step_tokens = options.scheduler.max_step_tokens},
-                               devices[0]->ops());
+                               ranks.devices[0]->ops());
   if (plan.ok()) {
     report.memory_plan = FormatMemoryPlan(*plan);
   } else {

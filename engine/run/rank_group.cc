@@ -83,20 +83,26 @@ void RankGroup::Work(size_t rank) {
   }
 }
 
-absl::StatusOr<std::unique_ptr<Model>> LoadModel(const ModelInfo& whole, const LoadOptions& load,
-                                                 const ModelLimits& limits,
-                                                 std::vector<std::unique_ptr<Device>>& devices) {
-  if (devices.size() == 1) return LoadPart(whole, load, limits, *devices[0]);
+absl::StatusOr<RankDevices> ConnectRanks(std::vector<std::unique_ptr<Device>> devices) {
+  RankDevices ranks{.devices = std::move(devices), .communicators = {}};
+  if (ranks.devices.size() == 1) return ranks;
   std::vector<Device*> connected;
-  for (const auto& device : devices) connected.push_back(device.get());
-  ASSIGN_OR_RETURN(std::vector<std::unique_ptr<Communicator>> communicators, devices[0]->Connect(connected));
+  for (const auto& device : ranks.devices) connected.push_back(device.get());
+  ASSIGN_OR_RETURN(ranks.communicators, connected[0]->Connect(connected));
+  return ranks;
+}
+
+absl::StatusOr<std::unique_ptr<Model>> LoadModel(const ModelInfo& whole, const LoadOptions& load,
+                                                 const ModelLimits& limits, RankDevices& ranks) {
+  std::vector<std::unique_ptr<Device>>& devices = ranks.devices;
+  if (devices.size() == 1) return LoadPart(whole, load, limits, *devices[0]);
   std::unique_ptr<Model> leader;
   std::vector<Rank> followers;
   for (size_t rank = 0; rank < devices.size(); ++rank) {
     ASSIGN_OR_RETURN(const ModelInfo part,
                      PartOf(whole, static_cast<int32_t>(rank), static_cast<int32_t>(devices.size())));
     ASSIGN_OR_RETURN(std::unique_ptr<Model> model, LoadPart(part, load, limits, *devices[rank]));
-    model->Join(std::move(communicators[rank]));
+    model->Join(std::move(ranks.communicators[rank]));
     if (rank == 0) {
       leader = std::move(model);
     } else {

@@ -52,10 +52,16 @@ class RankGroup {
   std::vector<std::thread> threads_;
 };
 
-// A model over `devices`, with a part on each: rank 0's, which leads the others and takes their devices over. With one
-// device just the model. InvalidArgument: it does not divide. Loading thread.
+// A device for each rank, and how it reaches the others, which takes of its memory.
+struct RankDevices {
+  std::vector<std::unique_ptr<Device>> devices;
+  std::vector<std::unique_ptr<Communicator>> communicators;  // none where there is one device
+};
+absl::StatusOr<RankDevices> ConnectRanks(std::vector<std::unique_ptr<Device>> devices);
+
+// A model over the ranks' devices, with a part on each: rank 0's, which leads the others and takes over all but its own
+// device. With one device just the model. InvalidArgument: it does not divide. Loading thread.
 absl::StatusOr<std::unique_ptr<Model>> LoadModel(const ModelInfo& whole, const LoadOptions& load,
-                                                 const ModelLimits& limits,
-                                                 std::vector<std::unique_ptr<Device>>& devices);
+                                                 const ModelLimits& limits, RankDevices& ranks);
 
 }  // namespace millrace

@@ -136,10 +136,11 @@ TEST_CASE("CUDA engine: experts are refused float16 activations", "[cuda]") {
   REQUIRE(info.ok());
   std::vector<std::unique_ptr<Device>> devices;
   devices.push_back(Cuda({.activation_dtype = DType::kF16}));
+  auto ranks = ConnectRanks(std::move(devices));
   const auto model = LoadModel(
       *info, load,
       {.max_rows = 8, .max_logit_rows = 1, .max_sequences = 1, .max_positions = 16, .num_pages = 1, .page_tokens = 16},
-      devices);
+      *ranks);
   CHECK(model.status().code() == absl::StatusCode::kInvalidArgument);
   CHECK_THAT(std::string(model.status().message()), Catch::Contains("float16"));
 }

@@ -50,6 +50,8 @@ class DeviceSession {
         .dtype = options.dtype, .load_format = options.load_format, .quantization = options.quantization};
     auto info = ReadModelInfo(model_dir, load);
     REQUIRE(info.status().ToString() == "OK");
+    auto ranks = ConnectRanks(std::move(devices));
+    REQUIRE(ranks.status().ToString() == "OK");
     auto model = LoadModel(*info, load,
                            {.max_rows = options.max_rows,
                             .max_logit_rows = options.max_sequences,
@@ -58,9 +60,9 @@ class DeviceSession {
                             .num_pages = PagesOfOne() * options.max_sequences,
                             .page_tokens = options.page_tokens,
                             .kv_dtype = options.kv_dtype},
-                           devices);
+                           *ranks);
     REQUIRE(model.status().ToString() == "OK");
-    device_ = std::move(devices[0]);
+    device_ = std::move(ranks->devices[0]);
     runner_ = std::make_unique<Runner>(std::move(*model), *device_);
   }
 

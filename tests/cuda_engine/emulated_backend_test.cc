@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// What only the emulator can tell of the CUDA backend's host side: memory to the byte, and recorded steps whose size is
-// set.
+// What only the emulator can tell of the CUDA backend's host side: memory to the byte, and recorded steps and
+// communicators whose size is set.
 #include <cuda_runtime.h>
 
 #include <catch2/catch.hpp>
 #include <memory>
+#include <thread>
+#include <utility>
 #include <vector>
 
+#include "engine/choose_device.h"
 #include "kernels/cuda/backend/cuda_device.h"
 #include "kernels/cuda/backend/graph_cache.h"
 #include "kernels/ops.h"
@@ -25,6 +28,41 @@ TEST_CASE("CudaOps: what is reserved is what the plan counts", "[cuda]") {
   CHECK(taken <= planned);
   // The rest is for graphs, of which there are none yet.
   CHECK(planned - taken <= cuda::GraphCache::NumBytes(24, 0) + 8 * 256);
+}
+
+// Each rank's first exchanges beyond those of connecting: a row, and more than any step's.
+void ExchangeAgain(const RankDevices& ranks, int64_t cols) {
+  std::vector<std::unique_ptr<Buffer>> buffers;
+  std::vector<std::thread> threads;
+  for (const auto& device : ranks.devices) buffers.push_back(*device->Allocate(static_cast<size_t>(4 * cols)));
+  for (size_t rank = 0; rank < buffers.size(); ++rank) {
+    threads.emplace_back([&ranks, cols, rank, data = buffers[rank]->data()] {
+      Communicator& communicator = *ranks.communicators[rank];
+      communicator.AllReduceSum({.data = data, .dtype = DType::kBF16, .rows = 1, .cols = cols, .stride = cols});
+      communicator.GatherColumns(
+          {.data = data, .rows = 2, .cols = cols / 4, .stride = cols / 4},
+          {.data = static_cast<float*>(data) + cols / 2, .rows = 1, .cols = cols / 2, .stride = cols / 2});
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST_CASE("CUDA ranks: what their exchanges take is taken before the memory that is planned with is measured",
+          "[cuda][ranks]") {
+  simt::SetExchangeBytes(size_t{1} << 20);
+  std::vector<std::unique_ptr<Device>> devices;
+  for (int ordinal = 0; ordinal < 2; ++ordinal) devices.push_back(testing::Cuda({.ordinal = ordinal}));
+  const size_t before = devices[0]->available_bytes();
+  {
+    auto ranks = ConnectRanks(std::move(devices));
+    REQUIRE(ranks.status().ToString() == "OK");
+    // The emulated devices have one memory. Of each rank: the communicator, small sums, large ones, gathering.
+    CHECK(BytesForEach(*ranks) == before - 2 * (size_t{4} << 20));
+    for (const int64_t cols : {int64_t{8}, int64_t{1} << 23}) ExchangeAgain(*ranks, cols);
+    CHECK(BytesForEach(*ranks) == before - 2 * (size_t{4} << 20));
+  }
+  CHECK(testing::Cuda()->available_bytes() >= before);
+  simt::SetExchangeBytes(0);
 }
 
 TEST_CASE("GraphCache: rows are rounded up to what is recorded, and never beyond what was reserved", "[cuda]") {

@@ -11,9 +11,9 @@ namespace {
 TEST_CASE("ChooseDevices: without a CUDA backend auto is the CPU, and asking for CUDA says what is missing",
           "[device]") {
   for (const char* name : {"auto", "cpu"}) {
-    const auto devices = ChooseDevices(name, 1, 1);
-    REQUIRE(devices.ok());
-    CHECK_THAT(devices->front()->name(), Catch::StartsWith("cpu (") && Catch::Contains("1 thread)"));
+    const auto ranks = ChooseDevices(name, 1, 1);
+    REQUIRE(ranks.ok());
+    CHECK_THAT(ranks->devices.front()->name(), Catch::StartsWith("cpu (") && Catch::Contains("1 thread)"));
   }
   // The tests' folder holds no backend.
   for (const char* name : {"cuda", "cuda:0", "cuda:7"}) {
@@ -37,12 +37,13 @@ TEST_CASE("ChooseDevices: other names are refused with those there are", "[devic
 TEST_CASE("ChooseDevices: ranks on the CPU divide its threads, each with one at least", "[device]") {
   for (const auto& [num_threads, num_ranks, each] :
        {std::tuple(4, 2, "2 threads)"), {3, 2, "1 thread)"}, {1, 4, "1 thread)"}}) {
-    const auto devices = ChooseDevices("cpu", num_threads, num_ranks);
-    REQUIRE(devices.ok());
-    REQUIRE(devices->size() == static_cast<size_t>(num_ranks));
-    for (const auto& device : *devices) CHECK_THAT(device->name(), Catch::Contains(each));
+    const auto ranks = ChooseDevices("cpu", num_threads, num_ranks);
+    REQUIRE(ranks.ok());
+    REQUIRE(ranks->devices.size() == static_cast<size_t>(num_ranks));
+    CHECK(ranks->communicators.size() == static_cast<size_t>(num_ranks));
+    for (const auto& device : ranks->devices) CHECK_THAT(device->name(), Catch::Contains(each));
     // The host's memory is theirs together.
-    CHECK(BytesForEach(*devices) <= devices->front()->available_bytes() / 2 + (size_t{1} << 30));
+    CHECK(BytesForEach(*ranks) <= ranks->devices.front()->available_bytes() / 2 + (size_t{1} << 30));
   }
   for (const int num_ranks : {-1, 0, 65}) {
     const absl::Status status = ChooseDevices("cpu", 1, num_ranks).status();

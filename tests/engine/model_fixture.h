@@ -46,6 +46,8 @@ class ModelFixture {
     REQUIRE(info.status().ToString() == "OK");
     vocab_tokens_ = info->vocab_tokens;
     const int num_pages = (options.max_tokens + options.page_tokens - 1) / options.page_tokens + 3;
+    auto ranks = ConnectRanks(std::move(devices));
+    REQUIRE(ranks.status().ToString() == "OK");
     auto model = LoadModel(*info, load,
                            {.max_rows = options.max_tokens,
                             .max_logit_rows = options.max_tokens,
@@ -53,9 +55,9 @@ class ModelFixture {
                             .num_pages = num_pages,
                             .page_tokens = options.page_tokens,
                             .kv_dtype = options.kv_dtype},
-                           devices);
+                           *ranks);
     REQUIRE(model.status().ToString() == "OK");
-    device_ = std::move(devices[0]);
+    device_ = std::move(ranks->devices[0]);
     model_ = std::move(*model);
     // Pages in a scattered order: nothing may depend on their numbers.
     pages_.resize(static_cast<size_t>(num_pages));

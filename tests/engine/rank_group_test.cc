@@ -228,10 +228,12 @@ TEST_CASE("RankGroup: a rank whose device is lost fails the step, and no rank wa
         std::make_unique<FragileDevice>(*MakeCpuDevice({.num_threads = 1}), rank == lost_rank ? 1 : 1000));
   }
   const ModelLimits limits{.max_rows = 8, .max_logit_rows = 8, .max_positions = 16, .num_pages = 4, .page_tokens = 4};
-  auto model = LoadModel(*info, {}, limits, devices);
+  auto ranks = ConnectRanks(std::move(devices));
+  REQUIRE(ranks.ok());
+  auto model = LoadModel(*info, {}, limits, *ranks);
   REQUIRE(model.status().ToString() == "OK");
-  REQUIRE(devices.size() == 1);
-  Runner runner(std::move(*model), *devices[0]);
+  REQUIRE(ranks->devices.size() == 1);
+  Runner runner(std::move(*model), *ranks->devices[0]);
   Request request{.prompt_tokens = {1, 2, 3}, .max_new_tokens = 1};
   const std::vector<PageId> pages = {0, 1};
   StepPlan plan;
@@ -252,7 +254,9 @@ TEST_CASE("LoadModel: a model that does not divide among its devices is refused"
   std::vector<std::unique_ptr<Device>> devices;
   for (int rank = 0; rank < 3; ++rank) devices.push_back(*MakeCpuDevice({.num_threads = 1}));
   const ModelLimits limits{.max_rows = 8, .max_logit_rows = 8, .max_positions = 16, .num_pages = 4, .page_tokens = 4};
-  const absl::Status status = LoadModel(*info, {}, limits, devices).status();
+  auto ranks = ConnectRanks(std::move(devices));
+  REQUIRE(ranks.ok());
+  const absl::Status status = LoadModel(*info, {}, limits, *ranks).status();
   CHECK(status.code() == absl::StatusCode::kInvalidArgument);
   CHECK_THAT(std::string(status.message()), Catch::Contains("4 attention heads"));
 }

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/cuda/backend/cuda_memory.h"
 #include "kernels/cuda/backend/nccl.h"
 #include "kernels/status_macros.h"
 
@@ -146,16 +147,54 @@ class CudaCommunicator final : public Communicator {
   CudaOps& ops_;
 };
 
+using Communicators = std::vector<std::unique_ptr<Communicator>>;
+
+// The library connects what an algorithm needs, and takes memory for it, when it first chooses that algorithm, by the
+// kind and the size of an exchange: so one of each kind and magnitude. A step's are not larger than the largest, or not
+// enough so to matter.
+absl::Status ExchangeFirst(const Communicators& communicators, absl::Span<const CudaRank> ranks) {
+  constexpr int64_t kLargestBytes = int64_t{1} << 24;
+  const int64_t num_ranks = static_cast<int64_t>(ranks.size());
+  std::vector<std::unique_ptr<DeviceMemory>> memory;
+  for (const CudaRank& rank : ranks) {
+    static_cast<void>(cudaSetDevice(rank.ordinal));
+    ASSIGN_OR_RETURN(auto buffer, DeviceMemory::Allocate(2 * kLargestBytes, *rank.stream));
+    memory.push_back(std::move(buffer));
+  }
+  const auto exchange = [&](size_t index) {
+    const CudaRank& rank = ranks[index];
+    Communicator& communicator = *communicators[index];
+    static_cast<void>(cudaSetDevice(rank.ordinal));
+    char* const data = static_cast<char*>(memory[index]->data());
+    const auto view = [](void* at, DType dtype, int64_t rows, int64_t cols) {
+      return Matrix{.data = at, .dtype = dtype, .rows = rows, .cols = cols, .stride = cols};
+    };
+    for (int64_t num_bytes = 1024; num_bytes <= kLargestBytes; num_bytes *= 4) {
+      communicator.AllReduceSum(view(data, rank.ops->activation_dtype(), 1, num_bytes / 2));
+      const int64_t cols = num_bytes / num_ranks / static_cast<int64_t>(sizeof(float));
+      communicator.GatherColumns(view(data, DType::kF32, num_ranks, cols),
+                                 view(data + kLargestBytes, DType::kF32, 1, num_ranks * cols));
+    }
+    if (const absl::Status status = rank.stream->Synchronize(); !status.ok()) communicator.Abort(status);
+  };
+  std::vector<std::thread> threads;
+  for (size_t rank = 0; rank < ranks.size(); ++rank) threads.emplace_back(exchange, rank);
+  for (std::thread& thread : threads) thread.join();
+  for (const auto& communicator : communicators) RETURN_IF_ERROR(communicator->status());
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> ConnectCudaRanks(absl::Span<const CudaRank> ranks) {
   ASSIGN_OR_RETURN(const Nccl nccl, Nccl::Open());
   auto group = std::make_shared<NcclGroup>(nccl, ranks.size());
   RETURN_IF_ERROR(group->Connect(ranks));
-  std::vector<std::unique_ptr<Communicator>> communicators;
+  Communicators communicators;
   for (size_t rank = 0; rank < ranks.size(); ++rank) {
     communicators.push_back(std::make_unique<CudaCommunicator>(group, rank, ranks[rank]));
   }
+  RETURN_IF_ERROR(ExchangeFirst(communicators, ranks));
   return communicators;
 }
 

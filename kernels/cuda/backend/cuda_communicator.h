@@ -20,7 +20,8 @@ struct CudaRank {
   CudaOps* ops;
 };
 
-// NotFound: there is no NCCL. Internal: its own words.
+// The ranks have exchanged when this returns, so that the library holds what it takes of the devices' memory. NotFound:
+// there is no NCCL. Internal: its own words. ResourceExhausted: no memory for these exchanges.
 absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> ConnectCudaRanks(absl::Span<const CudaRank> ranks);
 
 }  // namespace millrace::cuda

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // A stand-in for NCCL among emulated devices: ranks meet in the threads that launch, and add in the order of the ranks.
-// It checks what the library would hang or fail on: every rank's calls must be the same.
+// It checks what the library would hang or fail on: every rank's calls must be the same. And like the library it takes
+// memory when it first needs it.
 #include "kernels/cuda/backend/nccl.h"
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
@@ -15,7 +17,8 @@
 
 namespace {
 
-constexpr int kFloat32 = 7, kBFloat16 = 9;
+constexpr int kFloat16 = 6, kFloat32 = 7, kBFloat16 = 9;
+constexpr size_t kMuch = size_t{1} << 22;  // elements
 constexpr int kSuccess = 0, kInvalidArgument = 4, kInvalidUsage = 5;
 
 // What a rank brings to a meeting.
@@ -59,6 +62,7 @@ size_t BytesOf(int dtype) { return dtype == kFloat32 ? 4 : 2; }
 
 float Load(const void* data, size_t index, int dtype) {
   if (dtype == kFloat32) return static_cast<const float*>(data)[index];
+  if (dtype == kFloat16) return static_cast<float>(static_cast<const _Float16*>(data)[index]);
   const uint32_t bits = uint32_t{static_cast<const uint16_t*>(data)[index]} << 16;
   float value = 0;
   std::memcpy(&value, &bits, sizeof(value));
@@ -70,6 +74,10 @@ void Store(void* data, size_t index, float value, int dtype) {
     static_cast<float*>(data)[index] = value;
     return;
   }
+  if (dtype == kFloat16) {
+    static_cast<_Float16*>(data)[index] = static_cast<_Float16>(value);
+    return;
+  }
   uint32_t bits = 0;
   std::memcpy(&bits, &value, sizeof(bits));
   static_cast<uint16_t*>(data)[index] = static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
@@ -79,21 +87,42 @@ std::mutex worlds_mu;
 uint64_t num_worlds = 0;
 std::map<uint64_t, std::shared_ptr<World>> worlds;
 
+std::atomic<size_t> exchange_bytes{0};
+
+// Memory that is taken at most once.
+class Held {
+ public:
+  Held() = default;
+  ~Held() { simt::TakeBytes(-static_cast<int64_t>(num_bytes_)); }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+  void Take() {
+    if (is_taken_) return;
+    is_taken_ = true;
+    num_bytes_ = exchange_bytes;
+    simt::TakeBytes(static_cast<int64_t>(num_bytes_));
+  }
+
+ private:
+  bool is_taken_ = false;
+  size_t num_bytes_ = 0;
+};
+
 }  // namespace
 
 struct ncclComm {
   std::shared_ptr<World> world;
   size_t rank;
+  Held itself, small_sums, large_sums, gathers;
 };
 
 namespace {
 
-cudaError_t Exchange(const ncclComm& comm, const Call& call) {
-  World& world = *comm.world;
-  if (!world.Meet(comm.rank, call)) return cudaSuccess;
+cudaError_t Exchange(World& world, size_t rank, const Call& call) {
+  if (!world.Meet(rank, call)) return cudaSuccess;
   const size_t num_ranks = world.calls.size();
   // This rank's share of every rank's result.
-  const size_t begin = call.count * comm.rank / num_ranks, end = call.count * (comm.rank + 1) / num_ranks;
+  const size_t begin = call.count * rank / num_ranks, end = call.count * (rank + 1) / num_ranks;
   if (call.is_sum) {
     for (size_t i = begin; i < end; ++i) {
       float sum = 0;
@@ -103,20 +132,25 @@ cudaError_t Exchange(const ncclComm& comm, const Call& call) {
   } else {
     const size_t num_bytes = call.count * BytesOf(call.dtype);
     for (const Call& each : world.calls) {
-      std::memmove(static_cast<char*>(each.receive) + comm.rank * num_bytes, call.send, num_bytes);
+      std::memmove(static_cast<char*>(each.receive) + rank * num_bytes, call.send, num_bytes);
     }
   }
-  world.Meet(comm.rank, call);
+  world.Meet(rank, call);
   return cudaSuccess;
 }
 
 int Launch(const Call& call, ncclComm* comm, cudaStream_t stream) {
-  if (call.dtype != kFloat32 && call.dtype != kBFloat16) return kInvalidArgument;
-  const ncclComm copy = *comm;
-  return simt::RunOrRecord(stream, [copy, call] { return Exchange(copy, call); }) == cudaSuccess ? kSuccess : 1;
+  if (call.dtype != kFloat16 && call.dtype != kFloat32 && call.dtype != kBFloat16) return kInvalidArgument;
+  (!call.is_sum ? comm->gathers : call.count < kMuch ? comm->small_sums : comm->large_sums).Take();
+  const auto exchange = [world = comm->world, rank = comm->rank, call] { return Exchange(*world, rank, call); };
+  return simt::RunOrRecord(stream, exchange) == cudaSuccess ? kSuccess : 1;
 }
 
 }  // namespace
+
+namespace simt {
+void SetExchangeBytes(size_t num_bytes) { exchange_bytes = num_bytes; }
+}  // namespace simt
 
 extern "C" {
 
@@ -134,7 +168,9 @@ int ncclCommInitRank(ncclComm** comm, int num_ranks, ncclUniqueId id, int rank) 
   std::shared_ptr<World>& world = worlds[key];
   if (world == nullptr) world = std::make_shared<World>();
   world->calls.resize(static_cast<size_t>(num_ranks));
-  *comm = new ncclComm{world, static_cast<size_t>(rank)};
+  *comm = new ncclComm{
+      .world = world, .rank = static_cast<size_t>(rank), .itself{}, .small_sums{}, .large_sums{}, .gathers{}};
+  (*comm)->itself.Take();
   return kSuccess;
 }
 

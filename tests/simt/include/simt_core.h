@@ -90,6 +90,9 @@ class DeferredStreams {
 };
 // What each instantiated graph takes of the device's memory, from now on; 0 at first.
 void SetGraphBytes(size_t num_bytes);
+// What a rank's communicator of the stand-in for NCCL takes of the device's memory, from now on: for itself and when it
+// first adds little, adds much, and gathers; 0 at first.
+void SetExchangeBytes(size_t num_bytes);
 // Whether a stream has work that nobody waited for.
 bool HasDeferredWork();
 // How often the host waited for a stream (or for all of the device), and for events, since the last call.
