@@ -60,7 +60,7 @@ struct CudaDeviceOptions {
   int ordinal = 0;                        // which of the devices the driver shows
   bool uses_graphs = true;                // decode steps are recorded and replayed
   bool overlaps_kernels = true;           // from sm_90 on a kernel may start before the one before it is through
-  DType activation_dtype = DType::kBF16;  // kF16, too: finer, in a narrower range; not for experts
+  DType activation_dtype = DType::kBF16;  // kF16, too: finer, in a narrower range
 };
 // NotFound says which is missing: the backend's library, the driver or the device. FailedPrecondition: it is too old.
 absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(const CudaDeviceOptions& options);

@@ -21,9 +21,10 @@ bool IsPossible(const ExpertMatmulLaunch& launch) {
   const bool has_x = IsInt8PerChannel(launch.w) ? launch.x_quantized.values != nullptr : launch.x.data != nullptr;
   const bool has_experts = launch.experts != nullptr && routes.starts != nullptr && routes.num_experts >= 1 &&
                            routes.num_experts <= kMaxExperts && routes.num_choices >= 1;
-  const bool are_bf16 = launch.x.dtype == DType::kBF16 && launch.out.dtype == DType::kBF16 &&
-                        (launch.w.format != WeightFormat::kDense || launch.w.dtype == DType::kBF16);
-  return has_x && has_experts && are_bf16 && launch.num_multiprocessors >= 1 && launch.out.rows >= 1 &&
+  const bool has_16_bits = launch.x.dtype == DType::kBF16 || launch.x.dtype == DType::kF16;
+  const bool are_alike = launch.out.dtype == launch.x.dtype &&
+                         (launch.w.format != WeightFormat::kDense || launch.w.dtype == launch.x.dtype);
+  return has_x && has_experts && has_16_bits && are_alike && launch.num_multiprocessors >= 1 && launch.out.rows >= 1 &&
          launch.out.cols == launch.w.n && launch.out.data != nullptr;
 }
 

@@ -24,12 +24,13 @@ struct ExpertParts {
 };
 
 struct ExpertMatmulLaunch {
-  Matrix x;                    // [T * k, K] BF16, sorted by expert; data may be null when x_quantized is used
-  QuantizedRows x_quantized;   // int8 with a scale per channel: x, quantised
-  WeightOnDevice w;            // what the experts' matrices [N, K] have in common; its parts are not looked at
+  Matrix x;                   // [T * k, K] BF16 or F16, sorted by expert; data may be null when x_quantized is used
+  QuantizedRows x_quantized;  // int8 with a scale per channel: x, quantised
+  // What the experts' matrices [N, K] have in common, dense ones x's type; its parts are not looked at.
+  WeightOnDevice w;
   const ExpertParts* experts;  // [E], on the device
   ExpertRoutes routes;
-  Matrix out;  // [T * k, N] BF16
+  Matrix out;  // [T * k, N], x's dtype
   int num_multiprocessors = 0;
   bool is_dependent = false;
 };

@@ -6,7 +6,8 @@
 namespace millrace::cuda {
 
 cudaError_t LaunchSkinnyExpertInt4(const ExpertMatmulTask& task, cudaStream_t stream) {
-  return LaunchSkinnyExpertFormat<Int4Format<Bf16Math>>(task, stream);
+  if (task.all.x_dtype == DType::kBF16) return LaunchSkinnyExpertFormat<Int4Format<Bf16Math>>(task, stream);
+  return LaunchSkinnyExpertFormat<Int4Format<F16Math>>(task, stream);
 }
 
 }  // namespace millrace::cuda

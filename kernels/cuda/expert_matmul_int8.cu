@@ -7,7 +7,8 @@
 namespace millrace::cuda {
 
 cudaError_t LaunchSkinnyExpertGroupedInt8(const ExpertMatmulTask& task, cudaStream_t stream) {
-  return LaunchSkinnyExpertFormat<GroupedInt8Format<Bf16Math>>(task, stream);
+  if (task.all.x_dtype == DType::kBF16) return LaunchSkinnyExpertFormat<GroupedInt8Format<Bf16Math>>(task, stream);
+  return LaunchSkinnyExpertFormat<GroupedInt8Format<F16Math>>(task, stream);
 }
 
 }  // namespace millrace::cuda

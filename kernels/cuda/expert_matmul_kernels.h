@@ -45,7 +45,7 @@ __device__ inline int FindExpert(const int32_t* firsts, int num_experts, int ind
 // One thread an output, any shape: the twin the others are tested against, and the fallback.
 cudaError_t LaunchPlainExpertMatmul(const ExpertMatmulTask& task, cudaStream_t stream);
 
-// Passes of up to 64 rows of an expert (expert_matmul_skinny.h). REQUIRES: as LaunchSkinnyMatmul, x in BF16 or int8.
+// Passes of up to 64 rows of an expert (expert_matmul_skinny.h). REQUIRES: as LaunchSkinnyMatmul.
 cudaError_t LaunchSkinnyExpertMatmul(const ExpertMatmulTask& task, cudaStream_t stream);
 cudaError_t LaunchSkinnyExpertInt4(const ExpertMatmulTask& task, cudaStream_t stream);
 cudaError_t LaunchSkinnyExpertGroupedInt8(const ExpertMatmulTask& task, cudaStream_t stream);

@@ -229,6 +229,7 @@ struct ExpertsShape {
   bool has_zeros;
   int rows, experts, choices, n, k;
   bool is_lopsided;  // all rows choose the last experts
+  DType dtype = DType::kBF16;
 };
 
 // Experts' matrices with random rows; every second expert of int4 has zero points.
@@ -245,7 +246,8 @@ class ExpertsCase {
     routes_.Choose(logits, true);
     std::vector<cuda::ExpertParts> parts;
     for (int e = 0; e < shape.experts; ++e) {
-      MatmulShape matrix = {.format = shape.format, .group_size = shape.group_size, .n = shape.n, .k = shape.k};
+      MatmulShape matrix = {
+          .format = shape.format, .w_dtype = shape.dtype, .group_size = shape.group_size, .n = shape.n, .k = shape.k};
       matrix.has_zeros = shape.has_zeros && e % 2 == 0;
       weights_.push_back(std::make_unique<RandomWeight>(matrix, random_));
       const cuda::WeightOnDevice& packed = weights_.back()->packed();
@@ -262,7 +264,7 @@ class ExpertsCase {
   cuda::ExpertMatmulLaunch Launch() {
     cuda::ExpertMatmulLaunch launch;
     const int rows = static_cast<int>(NumSorted());
-    launch.x = {.dtype = DType::kBF16, .rows = rows, .cols = shape_.k, .stride = x_stride_};
+    launch.x = {.dtype = shape_.dtype, .rows = rows, .cols = shape_.k, .stride = x_stride_};
     if (HasInt8X()) {
       launch.x_quantized = {reinterpret_cast<int8_t*>(x_device_->data()), x_scales_->data(), x_stride_};
     } else {
@@ -272,7 +274,7 @@ class ExpertsCase {
     launch.w.values = launch.w.scales = launch.w.zeros = nullptr;
     launch.experts = parts_->data();
     launch.routes = routes_.View();
-    launch.out = {out_->data(), DType::kBF16, rows, shape_.n, static_cast<int64_t>(OutStride())};
+    launch.out = {out_->data(), shape_.dtype, rows, shape_.n, static_cast<int64_t>(OutStride())};
     launch.num_multiprocessors = 2;
     return launch;
   }
@@ -288,12 +290,12 @@ class ExpertsCase {
     task.all.w = launch.w;
     task.all.num_rows = static_cast<int>(NumSorted());
     task.all.x = x_device_->data();
-    task.all.x_dtype = HasInt8X() ? DType::kI8 : DType::kBF16;
+    task.all.x_dtype = HasInt8X() ? DType::kI8 : shape_.dtype;
     task.all.x_stride_bytes = x_stride_ * (HasInt8X() ? 1 : 2);
     if (HasInt8X()) task.all.epilogue.row_scales = x_scales_->data();
     task.all.epilogue.out = out_->data();
     task.all.epilogue.out_stride = static_cast<int64_t>(OutStride());
-    task.all.epilogue.out_dtype = DType::kBF16;
+    task.all.epilogue.out_dtype = shape_.dtype;
     task.all.rows_per_pass = rows_per_pass;
     task.all.num_blocks = num_blocks;
     return task;
@@ -312,8 +314,8 @@ class ExpertsCase {
           magnitude += std::fabs(product);
         }
         const double tolerance = (shape_.k + 4) * 0x1p-24 * magnitude;
-        EXPECT_NEAR(Load(DType::kBF16, out.data() + (row * OutStride() + n) * 2), want,
-                    tolerance + (0x1p-8 + 0x1p-22) * (std::fabs(want) + tolerance),
+        EXPECT_NEAR(Load(shape_.dtype, out.data() + (row * OutStride() + n) * 2), want,
+                    tolerance + (RoundingOf(shape_.dtype) + 0x1p-22) * (std::fabs(want) + tolerance),
                     name + " row " + std::to_string(row) + " channel " + std::to_string(n));
       }
       for (size_t i = shape_.n * 2; i < OutStride() * 2; ++i) {
@@ -341,8 +343,8 @@ class ExpertsCase {
           *to = static_cast<unsigned char>(value);
           x_.push_back(value * static_cast<double>(scales[row]));
         } else {
-          x_.push_back(Rounded(DType::kBF16, random_.Float(-1, 1)));
-          Store(DType::kBF16, static_cast<float>(x_.back()), to);
+          x_.push_back(Rounded(shape_.dtype, random_.Float(-1, 1)));
+          Store(shape_.dtype, static_cast<float>(x_.back()), to);
         }
       }
     }
@@ -377,30 +379,36 @@ void RunSkinny(const ExpertsShape& shape, int rows_per_pass, int num_blocks) {
   }
 }
 
-KERNEL_TEST("expert matmul skinny: bfloat16, experts without rows, tails of rows, channels and K") {
+KERNEL_TEST("expert matmul skinny: bfloat16 and float16, experts without rows, tails of rows, channels and K") {
   RunSkinny({kDense, 0, false, 1, 5, 2, 17, 64, false}, 8, 3);
   RunSkinny({kDense, 0, false, 11, 4, 2, 130, 72, false}, 8, 2);
   RunSkinny({kDense, 0, false, 19, 3, 2, 40, 136, true}, 16, 1);
   RunSkinny({kDense, 0, false, 70, 3, 1, 24, 40, true}, 32, 4);
+  RunSkinny({kDense, 0, false, 11, 4, 2, 130, 72, false, DType::kF16}, 8, 2);
+  RunSkinny({kDense, 0, false, 70, 3, 1, 24, 40, true, DType::kF16}, 64, 4);
 }
 
 KERNEL_TEST("expert matmul skinny: int4 with and without zero points, in one launch") {
   RunSkinny({kInt4, 32, true, 5, 6, 3, 33, 96, false}, 8, 4);
   RunSkinny({kInt4, 128, true, 13, 3, 2, 129, 256, false}, 16, 3);
   RunSkinny({kInt4, 64, false, 67, 2, 1, 257, 64, true}, 64, 2);
+  RunSkinny({kInt4, 128, true, 13, 3, 2, 129, 256, false, DType::kF16}, 16, 3);
 }
 
 KERNEL_TEST("expert matmul skinny: int8 with a scale per channel and per group") {
   RunSkinny({kInt8, 0, false, 9, 4, 2, 130, 144, false}, 8, 3);
   RunSkinny({kInt8, 0, false, 40, 2, 1, 20, 112, true}, 64, 1);
   RunSkinny({kInt8, 32, false, 9, 4, 2, 20, 96, false}, 16, 2);
+  RunSkinny({kInt8, 0, false, 9, 4, 2, 130, 144, false, DType::kF16}, 8, 3);
+  RunSkinny({kInt8, 32, false, 9, 4, 2, 20, 96, false, DType::kF16}, 32, 2);
 }
 
 KERNEL_TEST("expert matmul plain: every format, and rows no other kernel takes") {
   for (const ExpertsShape& shape :
        {ExpertsShape{kDense, 0, false, 5, 4, 2, 33, 19, false}, ExpertsShape{kInt8, 0, false, 3, 5, 2, 31, 21, true},
-        ExpertsShape{kInt8, 64, false, 3, 3, 2, 20, 128, false},
-        ExpertsShape{kInt4, 32, true, 7, 4, 2, 35, 64, false}}) {
+        ExpertsShape{kInt8, 64, false, 3, 3, 2, 20, 128, false}, ExpertsShape{kInt4, 32, true, 7, 4, 2, 35, 64, false},
+        ExpertsShape{kDense, 0, false, 5, 4, 2, 33, 19, false, DType::kF16},
+        ExpertsShape{kInt4, 32, true, 7, 4, 2, 35, 64, false, DType::kF16}}) {
     ExpertsCase experts(shape);
     EXPECT(cuda::LaunchPlainExpertMatmul(experts.Task(8, 1), nullptr) == cudaSuccess);
     experts.Check("plain");
@@ -413,7 +421,8 @@ KERNEL_TEST("expert matmul: the launcher serves any routing with the kernel it c
       for (const ExpertsShape& shape : {ExpertsShape{kDense, 0, false, rows, 6, 2, 40, 64, is_lopsided},
                                         ExpertsShape{kDense, 0, false, rows, 6, 2, 9, 20, is_lopsided},
                                         ExpertsShape{kInt4, 32, true, rows, 6, 2, 40, 64, is_lopsided},
-                                        ExpertsShape{kInt8, 0, false, rows, 6, 2, 40, 64, is_lopsided}}) {
+                                        ExpertsShape{kInt8, 0, false, rows, 6, 2, 40, 64, is_lopsided},
+                                        ExpertsShape{kDense, 0, false, rows, 6, 2, 40, 64, is_lopsided, DType::kF16}}) {
         ExpertsCase experts(shape);
         EXPECT(cuda::LaunchExpertMatmul(experts.Launch(), nullptr) == cudaSuccess);
         experts.Check("launcher");
@@ -430,6 +439,9 @@ KERNEL_TEST("expert matmul: a launch that makes no sense is refused") {
   launch = experts.Launch();
   launch.out.dtype = DType::kF32;
   EXPECT(cuda::LaunchExpertMatmul(launch, nullptr) == cudaErrorInvalidValue) << "float32 results";
+  launch = experts.Launch();
+  launch.x.dtype = launch.out.dtype = DType::kF16;
+  EXPECT(cuda::LaunchExpertMatmul(launch, nullptr) == cudaErrorInvalidValue) << "float16 rows by bfloat16 weights";
 }
 
 }  // namespace

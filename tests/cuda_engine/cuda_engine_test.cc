@@ -113,7 +113,7 @@ TEST_CASE("CUDA engine: with float16 activations the bundled model draws the CPU
 
 // Eleven bits of every activation instead of eight.
 TEST_CASE("CUDA engine: float16 activations are nearer to full precision than bfloat16 ones", "[cuda]") {
-  const std::string name = GENERATE("llama3", "qwen3");
+  const std::string name = GENERATE("llama3", "qwen3", "qwen3_moe");
   CAPTURE(name);
   const auto prompt = GoldenPrompt(name);
   const auto logits = [&](const FixtureOptions& options) {
@@ -130,19 +130,14 @@ TEST_CASE("CUDA engine: float16 activations are nearer to full precision than bf
         CosineDistance(on_device("bfloat16", DType::kBF16), exact) / 4);
 }
 
-TEST_CASE("CUDA engine: experts are refused float16 activations", "[cuda]") {
-  const LoadOptions load{.dtype = "float16"};
-  const auto info = ReadModelInfo(GoldenDir("mixtral"), load);
-  REQUIRE(info.ok());
-  std::vector<std::unique_ptr<Device>> devices;
-  devices.push_back(Cuda({.activation_dtype = DType::kF16}));
-  auto ranks = ConnectRanks(std::move(devices));
-  const auto model = LoadModel(
-      *info, load,
-      {.max_rows = 8, .max_logit_rows = 1, .max_sequences = 1, .max_positions = 16, .num_pages = 1, .page_tokens = 16},
-      *ranks);
-  CHECK(model.status().code() == absl::StatusCode::kInvalidArgument);
-  CHECK_THAT(std::string(model.status().message()), Catch::Contains("float16"));
+TEST_CASE("CUDA engine: with float16 activations experts draw the CPU's tokens in every weight format", "[cuda]") {
+  const std::string name = GENERATE("qwen3_moe", "mixtral");
+  const Format format = GENERATE(Format{"", DType::kF16, 0.05}, Format{"int8", DType::kF16, 0.54});
+  CAPTURE(name, format.quantization);
+  const SessionOptions options{.dtype = "float16", .quantization = format.quantization, .kv_dtype = format.kv_dtype};
+  DeviceSession cpu(GoldenDir(name), Cpu(), options);
+  DeviceSession cuda(GoldenDir(name), Cuda({.activation_dtype = DType::kF16}), options);
+  CheckSameTokens(cpu, cuda, GoldenPrompt(name), {format.near_tie});
 }
 
 TEST_CASE("CUDA engine: an 8-bit float KV cache keeps near the CPU's bfloat16 one", "[cuda]") {
@@ -222,10 +217,10 @@ TEST_CASE("CUDA engine: a sequence's tokens are the same alone, in chunks and in
   CHECK(num_drawn == std::vector<size_t>{kNumNew + 3, kNumNew + 3, kNumNew});
 }
 
-std::vector<std::unique_ptr<Device>> CudaRanks(int num_ranks) {
+std::vector<std::unique_ptr<Device>> CudaRanks(int num_ranks, DType activation_dtype = DType::kBF16) {
   std::vector<std::unique_ptr<Device>> devices;
   for (int ordinal = 0; ordinal < num_ranks; ++ordinal) {
-    devices.push_back(Cuda({.ordinal = ordinal}));
+    devices.push_back(Cuda({.ordinal = ordinal, .activation_dtype = activation_dtype}));
   }
   return devices;
 }
@@ -245,6 +240,17 @@ TEST_CASE("CUDA engine: ranks on several devices draw the CPU's tokens, recorded
   CHECK(NumReplays(ranks.device()) == 14);
   DeviceSession again(GoldenDir(name), CudaRanks(num_ranks), options);
   CHECK(again.Greedy(GoldenPrompt(name), 8) == ranks.Greedy(GoldenPrompt(name), 8));
+}
+
+TEST_CASE("CUDA engine: ranks exchange float16 activations", "[cuda][ranks]") {
+  if (!testing::OpenCuda({.ordinal = 1}).ok()) {
+    WARN("[SKIPPED] there are fewer than 2 devices here");
+    return;
+  }
+  const SessionOptions options{.dtype = "float16", .kv_dtype = DType::kF16};
+  DeviceSession cpu(GoldenDir("qwen3_moe"), Cpu(), options);
+  DeviceSession ranks(GoldenDir("qwen3_moe"), CudaRanks(2, DType::kF16), options);
+  CheckSameTokens(cpu, ranks, GoldenPrompt("qwen3_moe"), {0.05});
 }
 
 TEST_CASE("CUDA engine: embeddings come back as the CPU's, within bfloat16's rounding", "[cuda]") {

@@ -38,11 +38,9 @@ absl::Status CudaExpertOps::ReserveWorkspace(const StepLimits& limits, const int
 
 absl::StatusOr<std::unique_ptr<PackedExperts>> CudaExpertOps::Pack(
     int num_experts, absl::FunctionRef<absl::StatusOr<WeightSource>(int expert)> source) {
-  if (config_.activation_dtype != DType::kBF16) {
-    return absl::InvalidArgumentError("experts are multiplied with bfloat16 rows: float16 is not for this model");
-  }
   static_cast<void>(cudaSetDevice(config_.ordinal));
-  ASSIGN_OR_RETURN(std::unique_ptr<PackedExperts> packed, CudaExperts::Pack(num_experts, source, stream_));
+  ASSIGN_OR_RETURN(std::unique_ptr<PackedExperts> packed,
+                   CudaExperts::Pack(num_experts, source, config_.activation_dtype, stream_));
   return packed;
 }
 

@@ -27,7 +27,7 @@ class CudaExpertOps final : public ExpertOps {
   // `slots`: where every step's lie on the device; rows without one ask no expert.
   absl::Status ReserveWorkspace(const StepLimits& limits, const int64_t* slots);
 
-  // Also InvalidArgument: matrices of different shapes or formats; activations that are not bfloat16.
+  // Also InvalidArgument: matrices of different shapes or formats.
   absl::StatusOr<std::unique_ptr<PackedExperts>> Pack(
       int num_experts, absl::FunctionRef<absl::StatusOr<WeightSource>(int expert)> source) override;
   void Route(const RouteArgs& args) override;

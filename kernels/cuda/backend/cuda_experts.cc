@@ -18,11 +18,12 @@ bool AreAlike(const WeightOnDevice& a, const WeightOnDevice& b) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CudaExperts>> CudaExperts::Pack(
-    int num_experts, absl::FunctionRef<absl::StatusOr<WeightSource>(int expert)> source, CudaStream& stream) {
+    int num_experts, absl::FunctionRef<absl::StatusOr<WeightSource>(int expert)> source, DType dense_dtype,
+    CudaStream& stream) {
   auto experts = std::make_unique<CudaExperts>();
   for (int e = 0; e < num_experts; ++e) {
     ASSIGN_OR_RETURN(const WeightSource weight, source(e));
-    ASSIGN_OR_RETURN(const WeightOnHost host, PackOnHost(weight, DType::kBF16));
+    ASSIGN_OR_RETURN(const WeightOnHost host, PackOnHost(weight, dense_dtype));
     if (e == 0) experts->shape_ = host.weight;
     if (!AreAlike(host.weight, experts->shape_)) {
       return absl::InvalidArgumentError(absl::StrCat("expert ", e, " differs from the first in shape or format"));

@@ -18,9 +18,10 @@ namespace millrace::cuda {
 
 class CudaExperts final : public PackedExperts {
  public:
-  // As ExpertOps::Pack. InvalidArgument: matrices of different shapes or formats.
+  // As ExpertOps::Pack; dense matrices are rounded to `dense_dtype`. InvalidArgument: different shapes or formats.
   static absl::StatusOr<std::unique_ptr<CudaExperts>> Pack(
-      int num_experts, absl::FunctionRef<absl::StatusOr<WeightSource>(int expert)> source, CudaStream& stream);
+      int num_experts, absl::FunctionRef<absl::StatusOr<WeightSource>(int expert)> source, DType dense_dtype,
+      CudaStream& stream);
 
   int num_experts() const override { return static_cast<int>(parts_.size()); }
   int64_t n() const override { return shape_.n; }
