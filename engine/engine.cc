@@ -13,6 +13,7 @@
 #include "engine/load/model_info.h"
 #include "engine/load/model_part.h"
 #include "engine/load/model_weights.h"
+#include "engine/load/weight_formats.h"
 #include "engine/run/model.h"
 #include "engine/run/rank_group.h"
 #include "engine/run/runner.h"
@@ -128,12 +129,13 @@ LoadOptions ToLoadOptions(const EngineOptions& options) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options) {
-  const LoadOptions load_options = ToLoadOptions(options);
+  LoadOptions load_options = ToLoadOptions(options);
   ASSIGN_OR_RETURN(ModelInfo info, ReadModelInfo(options.model_dir, load_options));
   // The ranks' parts are of one size, so one plan is every rank's.
   ASSIGN_OR_RETURN(const ModelInfo part, PartOf(info, 0, options.tensor_parallel_size));
   ASSIGN_OR_RETURN(RankDevices ranks, ChooseDevices(options.device, options.num_threads, options.tensor_parallel_size,
-                                                    options.dtype == "float16" ? DType::kF16 : DType::kBF16));
+                                                    DeviceActivations(info, load_options)));
+  load_options = OptionsFor(std::move(load_options), ranks.devices[0]->ops().activation_dtype());
   ASSIGN_OR_RETURN(const MemoryPlan plan,
                    PlanMemory(part, load_options, PlanOptions(options, BytesForEach(ranks)), ranks.devices[0]->ops()));
   if (options.on_memory_plan) options.on_memory_plan(FormatMemoryPlan(plan));

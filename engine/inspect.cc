@@ -9,22 +9,24 @@
 #include "engine/load/memory_plan.h"
 #include "engine/load/model_part.h"
 #include "engine/load/model_weights.h"
+#include "engine/load/weight_formats.h"
 #include "kernels/device.h"
 #include "kernels/status_macros.h"
 
 namespace millrace {
 
 absl::StatusOr<ModelReport> InspectModel(const EngineOptions& options) {
-  const LoadOptions load{.dtype = options.dtype,
-                         .load_format = options.load_format,
-                         .quantization = options.quantization,
-                         .dummy_seed = options.dummy_seed};
+  LoadOptions load{.dtype = options.dtype,
+                   .load_format = options.load_format,
+                   .quantization = options.quantization,
+                   .dummy_seed = options.dummy_seed};
   ModelReport report;
   ASSIGN_OR_RETURN(report.info, ReadModelInfo(options.model_dir, load));
   ASSIGN_OR_RETURN(const ModelInfo part, PartOf(report.info, 0, options.tensor_parallel_size));
   ASSIGN_OR_RETURN(const RankDevices ranks,
                    ChooseDevices(options.device, options.num_threads, options.tensor_parallel_size,
-                                 options.dtype == "float16" ? DType::kF16 : DType::kBF16));
+                                 DeviceActivations(report.info, load)));
+  load = OptionsFor(std::move(load), ranks.devices[0]->ops().activation_dtype());
   const auto plan = PlanMemory(part, load,
                                {.available_bytes = BytesForEach(ranks),
                                 .utilization = options.memory_utilization,

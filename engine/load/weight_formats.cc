@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "engine/load/gguf_model.h"
 #include "engine/load/model_shape.h"
 #include "kernels/status_macros.h"
 
@@ -48,6 +49,18 @@ int WeightKind::GroupFor(int64_t k) const {
     if (k % size == 0) return size;
   }
   return 32;
+}
+
+DType DeviceActivations(const ModelInfo& info, const LoadOptions& options) {
+  if (options.dtype != "auto") return options.dtype == "float16" ? DType::kF16 : DType::kBF16;
+  const bool stays_dense = info.quantization.method == CheckpointQuantization::Method::kNone &&
+                           options.quantization.empty() && !IsGgufPath(info.source);
+  return stays_dense && info.dtype_name == "float16" ? DType::kF16 : DType::kBF16;
+}
+
+LoadOptions OptionsFor(LoadOptions options, DType activation_dtype) {
+  if (options.dtype == "auto" && activation_dtype != DType::kF32) options.dtype = DTypeName(activation_dtype);
+  return options;
 }
 
 absl::StatusOr<WeightFormats> ChooseWeightFormats(const ModelInfo& info, const LoadOptions& options) {

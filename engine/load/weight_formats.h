@@ -23,6 +23,15 @@ struct WeightFormats {
   bool may_keep_stored = true;  // matrices that the checkpoint holds quantised stay as they are
 };
 
+// The activations of a device that takes 16 bits: float16 where --dtype says so, or is auto and the checkpoint's
+// weights are float16 and stay so. Else bfloat16: quantised checkpoints call themselves float16 whatever they were made
+// from, and so do GGUF's, whose numbers may not fit into its range.
+DType DeviceActivations(const ModelInfo& info, const LoadOptions& options);
+
+// `options` for ops with such activations. The dense weights, which they pack in that type, are rounded to it from what
+// the file has, and not to the checkpoint's type before.
+LoadOptions OptionsFor(LoadOptions options, DType activation_dtype);
+
 // InvalidArgument names an option that the checkpoint or the build cannot honour.
 absl::StatusOr<WeightFormats> ChooseWeightFormats(const ModelInfo& info, const LoadOptions& options);
 

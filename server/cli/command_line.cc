@@ -62,7 +62,7 @@ void AddModelFlags(CLI::App* app, ServeOptions& serve, bool is_required) {
   Add(app, kGroup, "--tensor-parallel-size", engine.tensor_parallel_size,
       "Devices that divide the model among them: CUDA devices from --device on, or shares of the CPU")
       ->check(CLI::Range(1, 64));
-  Add(app, kGroup, "--dtype", engine.dtype, "Of dense weights")
+  Add(app, kGroup, "--dtype", engine.dtype, "Of dense weights, and with CUDA of activations: float16 or bfloat16")
       ->check(CLI::IsMember({"auto", "bfloat16", "float16", "float32"}));
   Add(app, kGroup, "--load-format", engine.load_format, "dummy: random weights from a config alone")
       ->check(CLI::IsMember({"auto", "safetensors", "gguf", "dummy"}));

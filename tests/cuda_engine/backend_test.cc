@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/load/float_bits.h"
 #include "kernels/ops.h"
 #include "tests/cuda_engine/cuda_backend.h"
 
@@ -152,6 +153,61 @@ TEST_CASE("CudaDevice: a device that is not there is said to be missing", "[cuda
     const absl::Status status = testing::OpenCuda({.ordinal = ordinal}).status();
     CHECK(status.code() == absl::StatusCode::kNotFound);
     CHECK_THAT(std::string(status.message()), Catch::Contains("no CUDA device"));
+  }
+}
+
+// What a packed weight [n, k] holds, told by rows that have one 1 each: every sum has one product that is not 0.
+std::vector<float> NumbersOf(const PackedWeight& weight, Device& device) {
+  const DType dtype = device.ops().activation_dtype();
+  const int64_t n = weight.n(), k = weight.k();
+  std::vector<uint16_t> ones(static_cast<size_t>(k * k));
+  for (int64_t i = 0; i < k; ++i) ones[static_cast<size_t>(i * k + i)] = dtype == DType::kBF16 ? 0x3f80 : 0x3c00;
+  const auto x = *device.Allocate(ones.size() * 2), out = *device.Allocate(static_cast<size_t>(n * k) * sizeof(float));
+  REQUIRE(device.CopyToDevice(x->data(), ones.data(), ones.size() * 2).ok());
+  device.ops().Matmul({.x = {.data = x->data(), .dtype = dtype, .rows = k, .cols = k, .stride = k},
+                       .w = &weight,
+                       .out = {.data = out->data(), .rows = k, .cols = n, .stride = n}});
+  std::vector<float> transposed(static_cast<size_t>(n * k)), values(transposed.size());
+  REQUIRE(device.CopyToHost(transposed.data(), out->data(), transposed.size() * sizeof(float)).ok());
+  for (int64_t i = 0; i < k * n; ++i)
+    values[static_cast<size_t>(i % n * k + i / n)] = transposed[static_cast<size_t>(i)];
+  return values;
+}
+
+// Numbers that bfloat16 and float16 hold exactly, ties of both, what rounds differently by way of the other, and what
+// float16 holds with fewer bits.
+std::vector<float> NumbersToRound(size_t count) {
+  std::vector<float> values = {0.0f,       1.0f,         -1.5f,        0x1.01p0f,   0x1.03p0f,
+                               0x1.002p0f, 0x1.006p0f,   0x1.00ffcp0f, 0x1.0101p0f, 0x1.00fep0f,
+                               0x1.8p-20f, 0x1.234p-16f, -0x1.fep-15f};
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal(0, 0.1f);
+  while (values.size() < count) values.push_back(normal(random));
+  return values;
+}
+
+TEST_CASE("CudaOps: dense weights of another type than the activations are rounded to it once", "[cuda]") {
+  const DType activations = GENERATE(DType::kBF16, DType::kF16),
+              stored = GENERATE(DType::kF32, DType::kF16, DType::kBF16);
+  CAPTURE(DTypeName(activations), DTypeName(stored));
+  constexpr int64_t kRows = 24, kCols = 16;
+  std::vector<float> numbers = NumbersToRound(kRows * kCols);
+  std::vector<uint16_t> bits;
+  for (float& number : numbers) {
+    if (stored == DType::kF32) continue;
+    bits.push_back(stored == DType::kF16 ? Float16Bits(number) : BFloat16Bits(number));
+    number = stored == DType::kF16 ? FromFloat16(bits.back()) : FromBFloat16(bits.back());
+  }
+  const std::unique_ptr<Device> device = testing::Cuda({.activation_dtype = activations});
+  const void* const values = bits.empty() ? static_cast<const void*>(numbers.data()) : bits.data();
+  const auto weight = device->ops().Pack({.n = kRows, .k = kCols, .dtype = stored, .values = values});
+  REQUIRE(weight.status().ToString() == "OK");
+  REQUIRE(device->ops().ReserveWorkspace(testing::kBackendLimits).ok());
+  const std::vector<float> packed = NumbersOf(**weight, *device);
+  for (size_t i = 0; i < packed.size(); ++i) {
+    CAPTURE(i, numbers[i]);
+    CHECK(packed[i] ==
+          (activations == DType::kF16 ? FromFloat16(Float16Bits(numbers[i])) : FromBFloat16(BFloat16Bits(numbers[i]))));
   }
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "engine/load/hf_config.h"
+#include "engine/load/weight_formats.h"
 #include "engine/run/rope_table.h"
 
 namespace millrace {
@@ -186,6 +187,37 @@ TEST_CASE("generation_config.json: gives defaults and the ends", "[load]") {
   CHECK_FALSE(ParseGenerationConfig("{", info).ok());
   CHECK_THAT(std::string(ParseGenerationConfig(R"({"eos_token_id": [1, 1000]})", info).message()),
              Contains("eos_token_id: 1000 is outside the vocabulary of 1000"));
+}
+
+TEST_CASE("DeviceActivations: float16 for float16 weights that stay dense, and where it is asked for", "[load]") {
+  ModelInfo float16, bfloat16, float32, gptq, gguf;
+  float16.dtype_name = gptq.dtype_name = gguf.dtype_name = "float16";
+  float16.source = "/models/org/name";
+  bfloat16.dtype_name = "bfloat16";
+  float32.dtype_name = "float32";
+  gptq.quantization.method = CheckpointQuantization::Method::kGptq;
+  gguf.source = "/models/m.gguf";
+  CHECK(DeviceActivations(float16, {}) == DType::kF16);
+  CHECK(DeviceActivations(float16, {.quantization = "int4"}) == DType::kBF16);
+  CHECK(DeviceActivations(float16, {.dtype = "bfloat16"}) == DType::kBF16);
+  for (const ModelInfo& info : {bfloat16, float32, gptq, gguf}) {
+    CHECK(DeviceActivations(info, {}) == DType::kBF16);
+    CHECK(DeviceActivations(info, {.dtype = "float32"}) == DType::kBF16);
+    CHECK(DeviceActivations(info, {.dtype = "float16"}) == DType::kF16);
+  }
+}
+
+TEST_CASE("OptionsFor: by itself a device's dense weights take its activations' type, and the CPU's the file's",
+          "[load]") {
+  ModelInfo info;
+  info.dtype_name = "float16";
+  const auto dense = [&info](const std::string& dtype, DType activations) {
+    return ChooseWeightFormats(info, OptionsFor({.dtype = dtype}, activations))->linear.dtype;
+  };
+  CHECK(dense("auto", DType::kF32) == DType::kF16);
+  CHECK(dense("auto", DType::kBF16) == DType::kBF16);  // from float32 tensors at once, not by way of float16
+  CHECK(dense("auto", DType::kF16) == DType::kF16);
+  CHECK(dense("float32", DType::kBF16) == DType::kF32);
 }
 
 }  // namespace
