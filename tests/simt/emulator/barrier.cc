@@ -101,6 +101,7 @@ void InitBarrier(uint64_t* barrier, int num_arrivals) {
   if (!IsShared(barrier, sizeof(*barrier))) Fail("initialises a barrier outside shared memory");
   if (num_arrivals < 1 || num_arrivals >= 1 << 20) Fail("initialises a barrier with no or too many arrivals");
   NoteAccess(barrier, sizeof(*barrier), Access::kWrite);
+  if (num_arrivals > 1 && IsFaulty({"MbarrierInit", 0, barrier}, FaultKind::kHalfTheArrivals)) num_arrivals /= 2;
   Barrier fresh;
   fresh.num_arrivals = fresh.num_missing = num_arrivals;
   fresh.owner = TheBlock().running->number;
@@ -179,8 +180,8 @@ void MeetNamedBarrier(int id, int num_threads, bool waits, Where where) {
   MaybeYield(TheBlock());
 }
 
-void FenceAsyncProxy() {
-  if (IsFaulty({"FenceAsyncProxy"}, FaultKind::kSkipped)) return;
+void FenceAsyncProxy(Where where) {
+  if (IsFaulty({"FenceAsyncProxy", where.line}, FaultKind::kSkipped)) return;
   TheBlock().running->fence_time = TheBlock().time++;
 }
 

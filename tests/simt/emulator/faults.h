@@ -16,9 +16,10 @@ struct Call {
   auto operator<=>(const Call&) const = default;
 };
 enum class FaultKind : uint8_t {
-  kSkipped,     // no wait, no fence
-  kOtherPhase,  // waits for the other parity
-  kNextBox,     // copies the box below
+  kSkipped,          // no wait, no fence
+  kOtherPhase,       // waits for the other parity
+  kNextBox,          // copies the box below
+  kHalfTheArrivals,  // does not wait for the others
 };
 struct PlantedFault {
   Call call;

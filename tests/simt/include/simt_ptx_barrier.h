@@ -20,7 +20,7 @@ void CopyBulk(void* shared, const void* global, uint32_t num_bytes, uint64_t* ba
 void CopyTensor(void* shared, const CUtensorMap& map, int x, int y, uint64_t* barrier);
 // To the same place in each block of the cluster that has its bit set; reports to its barrier there.
 void CopyTensorTo(uint32_t ranks, void* shared, const CUtensorMap& map, int x, int y, uint64_t* barrier);
-void FenceAsyncProxy();
+void FenceAsyncProxy(Where where);
 void MeetNamedBarrier(int id, int num_threads, bool waits, Where where);
 
 }  // namespace simt
@@ -53,7 +53,7 @@ inline void TensorCopyTo(uint32_t ranks, void* shared, const CUtensorMap* map, i
   simt::CopyTensorTo(ranks, shared, *map, x, y, barrier);
 }
 inline void PrefetchTensorMap(const CUtensorMap*) {}
-inline void FenceAsyncProxy() { simt::FenceAsyncProxy(); }
+inline void FenceAsyncProxy(simt::Where where = SIMT_HERE) { simt::FenceAsyncProxy(where); }
 inline void NamedBarrierWait(int id, int num_threads, simt::Where where = SIMT_HERE) {
   simt::MeetNamedBarrier(id, num_threads, true, where);
 }
