@@ -222,10 +222,10 @@ void RunDecode(const Machine& machine) {
   }
 }
 
-// By the kernel that runs everywhere, and by the one of warpgroups where it takes the case.
+// By the kernel that runs everywhere, and by the one of warpgroups where the device has them.
 void RunBoth(const Machine& machine, BenchCase bench) {
   Run(machine, bench);
-  bench.has_warpgroups = machine.has_warpgroups && bench.dtype == DType::kBF16;
+  bench.has_warpgroups = machine.has_warpgroups;
   if (bench.has_warpgroups) Run(machine, bench);
 }
 
@@ -236,7 +236,9 @@ void RunPrefill(const Machine& machine) {
     }
   }
   RunBoth(machine, {DType::kBF16, 32, 8, 128, 1, 0, 16384});
-  RunBoth(machine, {DType::kBF16, 14, 2, 64, 1, 0, 2048});
+  for (const DType dtype : {DType::kBF16, DType::kI8, DType::kF8E4M3}) {
+    RunBoth(machine, {dtype, 14, 2, 64, 1, 0, 2048});
+  }
   RunBoth(machine, {DType::kBF16, 32, 8, 128, 8, 0, 512});
 }
 

@@ -8,7 +8,7 @@
 //                                sequences are cut into chunks, merged by whoever finishes last, in fixed order
 //   few rows that see much    -> decode kernel, row by row (attention_plan.h says how few and how much)
 //   sequences with more rows  -> prefill kernel: tiles of rows and heads over tiles of keys; on sm_90a the warpgroup
-//                                kernel, where it takes the shape: head_dim 64 and 128, 16-bit KV, rows of q aligned
+//                                kernel, where it takes the shape: head_dim 64 and 128, rows of q aligned
 //   what neither takes        -> the plain kernel (LaunchAttentionPlainly): any head dimension and KV dtype
 //
 // A row's bits depend on its own sequence only, never on the rest of the step: chunks are cut by the sequence's

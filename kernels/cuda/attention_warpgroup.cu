@@ -1,196 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-// Prefill attention on sm_90a: out = softmax(q k^T * scale) v of chunks of a prompt over pages, for 16-bit KV of head
+// Prefill attention on sm_90a: out = softmax(q k^T * scale) v of chunks of a prompt over pages, for KV of head
 // dimension 64 and 128, in the manner of FlashAttention-3 (arXiv 2407.08608).
 //
-//   block     two warpgroups that multiply, 64 packed queries each, and one that fetches: a warp the keys, a warp the
-//             values; a multiprocessor's one block takes items (attention_prefill_item.h) in turn
+//   block     two warpgroups that multiply, 64 packed queries each, and one that fetches; a multiprocessor's one block
+//             takes items (attention_prefill_item.h) in turn
 //   step      128 keys: S = Q K^T (m64n128k16, both in shared memory), then O += P V (P in registers, V across k)
-//   stages    2 of keys and of values (4 for D = 64), [64 elements of D][128 tokens], rows of 128 bytes swizzled; a
-//   page
-//             comes as boxes of a tensor copy. Pages of odd lengths, and of values those that are not seen to the end
-//             (unseen values must be zeros: their weights are), come by 16 bytes at a time.
+//   stages    2 of keys and of values (4 for D = 64), [64 elements of D][128 tokens], rows of 128 bytes swizzled
+//   16 bits   a page comes as boxes of a tensor copy (attention_warpgroup_fetch.h). Pages of odd lengths, and of values
+//             those that are not seen to the end (unseen values must be zeros: their weights are), come by 16 bytes at
+//             a time
+//   8 bits    are widened to halves on the way (attention_warpgroup_widen.h). int8 scales: a key's times its scores, a
+//             value's times its weights
 //   overlap   the scores of a step are multiplied before the values of the one before, whose weights a group has when
 //             it takes its turn; then it lets the other group multiply and makes weights of its scores meanwhile
 //
 // Steps start at multiples of their length, and a step that a query does not see leaves its result bit for bit: a row
 // comes out the same however its prompt was cut. float32 maximum, sums and output. Limited by tensor cores, close
 // behind by the exponentials. Its twin, for all else and in tests, is the prefill kernel.
-#include "kernels/cuda/attention_prefill_item.h"
+#include "kernels/cuda/attention_warpgroup_fetch.h"
+#include "kernels/cuda/attention_warpgroup_tile.h"
+#include "kernels/cuda/attention_warpgroup_widen.h"
 #include "kernels/cuda/common/launch.h"
-#include "kernels/cuda/common/ptx_wgmma.h"
-#include "kernels/cuda/tensor_map.h"
 
 namespace millrace::cuda {
 namespace {
 
-constexpr float kLog2E = 1.4426950408889634f;
-constexpr int kGroupRows = 64;  // of a product
-constexpr int kNumGroups = 2;   // of warps that multiply; the fetching group comes after them
-constexpr int kGroupThreads = 128;
-constexpr int kConsumerThreads = kGroupThreads * kNumGroups;
-constexpr int kNumThreads = kConsumerThreads + kGroupThreads;
-constexpr int kKeys = 128;                        // of a step
-constexpr int kPanelWidth = kTensorBoxBytes;      // bytes of a row that lie together
-constexpr int kPanelBytes = kKeys * kPanelWidth;  // of a stage
-constexpr int kEightRows = 8 * kPanelWidth;
-constexpr int kProducerRegisters = 40;
-constexpr int kConsumerRegisters = 232;
 // Named barriers: turns at the tensor cores (+ group), and the group's own (+ group).
 constexpr int kTurn = 1;
 constexpr int kOwn = 3;
-
-template <DType kKv, int kHeadDim>
-struct WarpgroupTile {
-  static_assert(kKv == DType::kBF16 || kKv == DType::kF16);
-  static constexpr int kRows = kGroupRows * kNumGroups;
-  static_assert(kRows == PrefillTileRows(kHeadDim), "the plan's tiles");
-  static constexpr int kDim = kHeadDim;
-  static constexpr int kVectorBytes = 2 * kHeadDim;
-  static constexpr int kPieces = kVectorBytes / 16;
-  static constexpr int kPanels = kVectorBytes / kPanelWidth;
-  static constexpr int kNumStages = kHeadDim > 64 ? 2 : 4;
-  static constexpr int kQueryBytes = kGroupRows * kVectorBytes;  // of a group
-  static constexpr int kSlotBytes = kKeys * kVectorBytes;
-  static constexpr int kKeysAt = kNumGroups * kQueryBytes;
-  static constexpr int kValuesAt = kKeysAt + kNumStages * kSlotBytes;
-  static constexpr int kSharedBytes = kValuesAt + kNumStages * kSlotBytes + 1024;  // starts at a multiple of 1024
-  using Numbers = KvTile<kKv, kHeadDim>;
-  using Scores = float[kKeys / 8][4];
-  using Weights = uint32_t[kKeys / 16][4];
-  using Output = float[kHeadDim / 8][4];
-
-  __device__ static __forceinline__ void MultiplyKeys(Scores& s, uint64_t q, uint64_t k, bool adds) {
-    if constexpr (kKv == DType::kBF16) {
-      ptx::WgmmaBf16(s, q, k, adds);
-    } else {
-      ptx::WgmmaF16(s, q, k, adds);
-    }
-  }
-  __device__ static __forceinline__ void MultiplyValues(Output& out, const uint32_t (&p)[4], uint64_t v) {
-    if constexpr (kKv == DType::kBF16) {
-      ptx::WgmmaBf16<ptx::MatrixOrder::kAcrossK>(out, p, v, true);
-    } else {
-      ptx::WgmmaF16<ptx::MatrixOrder::kAcrossK>(out, p, v, true);
-    }
-  }
-};
-
-// A pipeline's stages: full when all lanes of the fetching warp and their copies have arrived, empty when all warps
-// that multiply are done with it.
-template <int kNumStages>
-struct Stages {
-  ptx::Mbarrier full[kNumStages];
-  ptx::Mbarrier empty[kNumStages];
-
-  __device__ void Init() {
-    for (int i = 0; i < kNumStages; ++i) {
-      ptx::MbarrierInit(&full[i], 32);
-      ptx::MbarrierInit(&empty[i], kConsumerThreads / 32);
-    }
-  }
-  __device__ __forceinline__ void WaitEmpty(int fill) {
-    ptx::MbarrierWait(&empty[fill % kNumStages], fill / kNumStages % 2 ^ 1);
-  }
-  __device__ __forceinline__ void WaitFull(int fill) {
-    ptx::MbarrierWait(&full[fill % kNumStages], fill / kNumStages % 2);
-  }
-  __device__ __forceinline__ void Release(int fill) {
-    if (threadIdx.x % 32 == 0) ptx::MbarrierArrive(&empty[fill % kNumStages]);
-  }
-};
-
-template <typename Tile>
-struct Pipelines {
-  Stages<Tile::kNumStages> keys, values;
-};
-
-// Items of the block, one after the other. Every other round goes backwards: who had the longest gets the shortest.
-__device__ __forceinline__ int32_t ItemOfRound(int round) {
-  const int num_blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
-  return round * num_blocks + (round % 2 == 0 ? block : num_blocks - 1 - block);
-}
-template <typename Tile, typename Act>
-__device__ __forceinline__ void ForEachItem(const AttentionLaunch& args, Act&& act) {
-  const AttentionPlanView plan = ViewPlan(args.plan, args.num_sequences);
-  const int32_t num_items = NumPrefillItems(args, plan);
-  for (int round = 0; round * static_cast<int>(gridDim.x) < num_items; ++round) {
-    const int32_t index = ItemOfRound(round);
-    if (index < num_items) act(FindPrefillItem(args, plan, index, Tile::kRows));
-  }
-}
-
-// What a warp fetches: keys or values.
-struct Source {
-  const CUtensorMap* map;  // boxes of a page
-  const uint8_t* memory;
-  int32_t box_tokens;  // of a page; 0: pages are not brought by boxes
-  bool is_multiplied_by_weights;
-};
-
-// Where a token's 16-byte piece lies in a stage.
-__device__ __forceinline__ int PieceOffset(int rows, int row, int piece) {
-  return piece / 8 * (rows * kPanelWidth) + row * kPanelWidth + (piece % 8 ^ row % 8) * 16;
-}
-
-// Copies those of a step's tokens that lie outside [box_begin, box_end); unseen ones become zeros.
-template <typename Tile>
-__device__ void FetchRows(const AttentionLaunch& args, const PrefillItem& item, const Source& source, int32_t first_key,
-                          int2 boxes, unsigned char* slot) {
-  const int lane = static_cast<int>(threadIdx.x) % 32, piece = lane % Tile::kPieces;
-#pragma unroll 1
-  for (int row = lane / Tile::kPieces; row < kKeys; row += 32 / Tile::kPieces) {
-    const int32_t token = first_key + row;
-    if (token >= boxes.x && token < boxes.y) continue;
-    const bool is_seen = token >= item.begin && token < item.end;
-    const int64_t vector = is_seen ? FindVector(args.kv, item.pages, item.kv_head, token) : 0;
-    ptx::CpAsync16(slot + PieceOffset(kKeys, row, piece), source.memory + vector * Tile::kVectorBytes + 16 * piece,
-                   is_seen);
-  }
-  ptx::CpAsyncCommit();
-  ptx::CpAsyncWait<0>();
-  ptx::FenceAsyncProxy();
-}
-
-// The tokens that come in boxes: of pages that are seen, or, where unseen ones must not be there, of those seen whole.
-__device__ __forceinline__ int2 BoxedTokens(const PrefillItem& item, const Source& source) {
-  const int32_t box = source.box_tokens;
-  if (box == 0) return {0, 0};
-  if (!source.is_multiplied_by_weights) return {item.begin / box * box, (item.end + box - 1) / box * box};
-  return {(item.begin + box - 1) / box * box, item.end / box * box};
-}
-
-template <typename Tile>
-__device__ void FetchItem(const AttentionLaunch& args, const PrefillItem& item, const Source& source,
-                          Stages<Tile::kNumStages>& stages, unsigned char* slots, int& fill) {
-  constexpr int kFewestBoxTokens = 8;
-  static_assert(kKeys / kFewestBoxTokens * Tile::kPanels <= 32, "a lane has one box of a step at most");
-  const int lane = static_cast<int>(threadIdx.x) % 32, panel = lane % Tile::kPanels;
-  const int32_t box_at = lane / Tile::kPanels * source.box_tokens;
-  const int2 boxes = BoxedTokens(item, source);
-#pragma unroll 1
-  for (int32_t key = item.begin / kKeys * kKeys; key < item.end; key += kKeys, ++fill) {
-    const int32_t token = key + box_at;
-    const bool has_box = box_at < kKeys && token >= boxes.x && token < boxes.y;
-    const int32_t vector = has_box ? FindVector(args.kv, item.pages, item.kv_head, token) : 0;
-    unsigned char* slot = slots + fill % Tile::kNumStages * Tile::kSlotBytes;
-    ptx::Mbarrier* full = &stages.full[fill % Tile::kNumStages];
-    stages.WaitEmpty(fill);
-    if (has_box) {
-      ptx::TensorCopy(slot + panel * kPanelBytes + box_at * kPanelWidth, source.map, panel * kPanelWidth, vector, full);
-    }
-    const bool has_rows =
-        source.box_tokens == 0 || (source.is_multiplied_by_weights && (key < boxes.x || key + kKeys > boxes.y));
-    if (has_rows) FetchRows<Tile>(args, item, source, key, boxes, slot);
-    ptx::MbarrierArriveExpect(full, has_box ? source.box_tokens * kPanelWidth : 0);
-  }
-}
-
-template <typename Tile>
-__device__ void Fetch(const AttentionLaunch& args, const Source& source, Stages<Tile::kNumStages>& stages,
-                      unsigned char* slots) {
-  int fill = 0;
-  ForEachItem<Tile>(args, [&](const PrefillItem& item) { FetchItem<Tile>(args, item, source, stages, slots, fill); });
-}
+constexpr float kLog2WeightGain = 6;
 
 // A thread's part of its group's 64 queries: i = 0, 1 stands for the rows g, g + 8 of its warp's 16.
 template <typename Tile>
@@ -259,12 +97,14 @@ __device__ __forceinline__ float2 ScoresToWeights(const AttentionLaunch& args, i
     largest = fmaxf(queries.largest[i], largest * scale);
     const float base = largest == -INFINITY ? 0.0f : largest;  // nothing seen yet: no infinity minus infinity
     shrink[i] = ptx::Exp2(queries.largest[i] - base);
+    // Weights that int8 scales make small keep their bits in half precision; the sum has the gain as well.
+    const float shift = Tile::kHasScales ? base - kLog2WeightGain : base;
     queries.largest[i] = largest;
     float sum = 0;
 #pragma unroll
     for (int n = 0; n < kKeys / 8; ++n) {
-      s[n][2 * i] = ptx::Exp2(fmaf(s[n][2 * i], scale, -base));
-      s[n][2 * i + 1] = ptx::Exp2(fmaf(s[n][2 * i + 1], scale, -base));
+      s[n][2 * i] = ptx::Exp2(fmaf(s[n][2 * i], scale, -shift));
+      s[n][2 * i + 1] = ptx::Exp2(fmaf(s[n][2 * i + 1], scale, -shift));
       sum += s[n][2 * i] + s[n][2 * i + 1];
     }
     queries.sum[i] = queries.sum[i] * shrink[i] + sum;
@@ -285,12 +125,14 @@ __device__ __forceinline__ void PackWeights(const typename Tile::Scores& s, type
 // What a group multiplies.
 template <typename Tile>
 struct Operands {
-  uint64_t q, k, v;  // of stage 0
+  uint64_t q, k, v;     // of stage 0
+  const float* scales;  // of the thread's keys in stage 0, where there are any
 
   __device__ static Operands At(const unsigned char* shared, int group) {
     return {ptx::MatrixDescriptor(shared + group * Tile::kQueryBytes, ptx::Swizzle::k128, 16, kEightRows),
             ptx::MatrixDescriptor(shared + Tile::kKeysAt, ptx::Swizzle::k128, 16, kEightRows),
-            ptx::MatrixDescriptor(shared + Tile::kValuesAt, ptx::Swizzle::k128, kPanelBytes, kEightRows)};
+            ptx::MatrixDescriptor(shared + Tile::kValuesAt, ptx::Swizzle::k128, kPanelBytes, kEightRows),
+            reinterpret_cast<const float*>(shared + Tile::kScalesAt) + 2 * (threadIdx.x % 4)};
   }
   // Starts s = Q K^T.
   __device__ __forceinline__ void Score(int fill, typename Tile::Scores& s) const {
@@ -312,6 +154,36 @@ struct Operands {
   }
 };
 
+// What belongs to a key, times its scale.
+template <typename Tile>
+__device__ __forceinline__ void Scale(const float* scales, int fill, typename Tile::Scores& s) {
+  const float* from = scales + fill % Tile::kNumStages * kKeys;
+#pragma unroll
+  for (int n = 0; n < kKeys / 8; ++n) {
+    const float2 pair = *reinterpret_cast<const float2*>(from + 8 * n);
+    s[n][0] *= pair.x, s[n][1] *= pair.y;
+    s[n][2] *= pair.x, s[n][3] *= pair.y;
+  }
+}
+// The scores are there: nothing more is needed of the keys.
+template <typename Tile>
+__device__ __forceinline__ void ReleaseKeys(const Operands<Tile>& operands, Pipelines<Tile>& stages, int fill,
+                                            typename Tile::Scores& s) {
+  if constexpr (Tile::kHasScales) {
+    Scale<Tile>(operands.scales, fill, s);
+    __syncwarp();  // all lanes have read their scales
+  }
+  stages.keys.Release(fill);
+}
+template <typename Tile>
+__device__ __forceinline__ void ScaleWeights(const Operands<Tile>& operands, Pipelines<Tile>& stages, int fill,
+                                             typename Tile::Scores& s) {
+  if constexpr (Tile::kHasScales) {
+    stages.values.WaitFull(fill);
+    Scale<Tile>(operands.scales + Tile::kNumScales, fill, s);
+  }
+}
+
 // One item's steps, filled from `fill` on.
 template <typename Tile>
 __device__ __forceinline__ void Attend(const AttentionLaunch& args, const PrefillItem& item,
@@ -326,8 +198,9 @@ __device__ __forceinline__ void Attend(const AttentionLaunch& args, const Prefil
   ptx::WgmmaFence();
   operands.Score(fill, s);
   ptx::WgmmaWait<0>();
-  stages.keys.Release(fill);
+  ReleaseKeys<Tile>(operands, stages, fill, s);
   ScoresToWeights<Tile>(args, key, s, queries);
+  ScaleWeights<Tile>(operands, stages, fill, s);
   PackWeights<Tile>(s, p);
 #pragma unroll 1
   for (key += kKeys; key < item.end; key += kKeys) {
@@ -339,7 +212,7 @@ __device__ __forceinline__ void Attend(const AttentionLaunch& args, const Prefil
     operands.Add(fill, p, queries.out);
     if (takes_turns) ptx::NamedBarrierArrive(kTurn + (group ^ 1), kConsumerThreads);
     ptx::WgmmaWait<1>();
-    stages.keys.Release(fill + 1);
+    ReleaseKeys<Tile>(operands, stages, fill + 1, s);
     const float2 shrink = ScoresToWeights<Tile>(args, key, s, queries);
     ptx::ComputeBeforeWait(queries.sum[0] + queries.sum[1]);
     ptx::WgmmaWait<0>();
@@ -349,8 +222,9 @@ __device__ __forceinline__ void Attend(const AttentionLaunch& args, const Prefil
       queries.out[n][0] *= shrink.x, queries.out[n][1] *= shrink.x;
       queries.out[n][2] *= shrink.y, queries.out[n][3] *= shrink.y;
     }
-    PackWeights<Tile>(s, p);
     ++fill;
+    ScaleWeights<Tile>(operands, stages, fill, s);
+    PackWeights<Tile>(s, p);
   }
   stages.values.WaitFull(fill);
   ptx::WgmmaFence();
@@ -400,7 +274,7 @@ __device__ void Consume(const AttentionLaunch& args, unsigned char* shared, Pipe
   if (group == 1) ptx::NamedBarrierArrive(kTurn, kConsumerThreads);  // group 0 begins
   int fill = 0;
   ForEachItem<Tile>(args, [&](const PrefillItem& item) {
-    const int num_steps = (item.end + kKeys - 1) / kKeys - item.begin / kKeys;
+    const int num_steps = NumSteps(item);
     if (item.first_query + group * kGroupRows < item.num_queries) {
       const int32_t warp_query = item.first_query + static_cast<int32_t>(threadIdx.x) / 32 * 16;
       const int32_t thread_query = warp_query + static_cast<int32_t>(threadIdx.x) % 32 / 4;
@@ -419,9 +293,9 @@ __device__ void Consume(const AttentionLaunch& args, unsigned char* shared, Pipe
 
 template <DType kKv, int kHeadDim>
 __global__ void __launch_bounds__(kNumThreads, 1)
-    AttentionWarpgroupKernel(const AttentionLaunch args, int32_t box_tokens, const __grid_constant__ CUtensorMap keys,
-                             const __grid_constant__ CUtensorMap values) {
-  using Tile = WarpgroupTile<kKv, kHeadDim>;
+    AttentionWarpgroupKernel(const AttentionLaunch args, typename AttentionTile<kKv, kHeadDim>::Pages pages,
+                             const __grid_constant__ CUtensorMap keys, const __grid_constant__ CUtensorMap values) {
+  using Tile = AttentionTile<kKv, kHeadDim>;
   __shared__ Pipelines<Tile> stages;
   unsigned char* const shared = ptx::AlignShared<1024>(ptx::SharedMemory<unsigned char>());
   if (threadIdx.x == 0) {
@@ -432,17 +306,26 @@ __global__ void __launch_bounds__(kNumThreads, 1)
   __syncthreads();  // the barriers are there for everyone
   ptx::GridDependencyWait();
   if (threadIdx.x < kConsumerThreads) {
-    ptx::RaiseRegisters<kConsumerRegisters>();
+    ptx::RaiseRegisters<Tile::kConsumerRegisters>();
     Consume<Tile>(args, shared, stages);
     return;
   }
-  ptx::LowerRegisters<kProducerRegisters>();
+  ptx::LowerRegisters<Tile::kProducerRegisters>();
   const int warp = (static_cast<int>(threadIdx.x) - kConsumerThreads) / 32;
-  if (warp == 0) {
-    const Source source = {&keys, static_cast<const uint8_t*>(args.kv.keys), box_tokens, false};
+  if constexpr (Tile::kIsByte) {
+    const bool is_keys = warp < Tile::kFetchingWarps;
+    float* scales = reinterpret_cast<float*>(shared + Tile::kScalesAt);
+    FetchBytes<Tile>(args, pages,
+                     {.memory = static_cast<const uint8_t*>(is_keys ? args.kv.keys : args.kv.values),
+                      .scales = is_keys ? args.kv.key_scales : args.kv.value_scales,
+                      .stages = is_keys ? &stages.keys : &stages.values,
+                      .slots = shared + (is_keys ? Tile::kKeysAt : Tile::kValuesAt),
+                      .slot_scales = is_keys ? scales : scales + Tile::kNumScales});
+  } else if (warp == 0) {
+    const Source source = {&keys, static_cast<const uint8_t*>(args.kv.keys), pages, false};
     Fetch<Tile>(args, source, stages.keys, shared + Tile::kKeysAt);
   } else if (warp == 1) {
-    const Source source = {&values, static_cast<const uint8_t*>(args.kv.values), box_tokens, true};
+    const Source source = {&values, static_cast<const uint8_t*>(args.kv.values), pages, true};
     Fetch<Tile>(args, source, stages.values, shared + Tile::kValuesAt);
   }
   ptx::GridDependencyLaunch();
@@ -453,26 +336,31 @@ int32_t BoxTokensOf(int page_tokens) { return page_tokens % 8 == 0 && kKeys % pa
 
 template <DType kKv, int kHeadDim>
 cudaError_t LaunchTile(const AttentionLaunch& launch, cudaStream_t stream) {
-  using Tile = WarpgroupTile<kKv, kHeadDim>;
+  using Tile = AttentionTile<kKv, kHeadDim>;
   const int64_t most_items = MostPrefillItems(launch, Tile::kRows);
   if (most_items == 0) return cudaSuccess;
   const KvLayer& kv = launch.kv;
-  const int32_t box_tokens = BoxTokensOf(kv.page_tokens);
-  const int64_t num_vectors = kv.num_pages * kv.num_kv_heads * kv.page_tokens;
-  const uint32_t box_rows = box_tokens > 0 ? static_cast<uint32_t>(box_tokens) : 1;
-  CUtensorMap keys, values;
-  cudaError_t error = MakeTensorMap({kv.keys, Tile::kVectorBytes, num_vectors, Tile::kVectorBytes, box_rows}, keys);
-  if (error == cudaSuccess) {
-    error = MakeTensorMap({kv.values, Tile::kVectorBytes, num_vectors, Tile::kVectorBytes, box_rows}, values);
+  CUtensorMap keys = {}, values = {};
+  typename Tile::Pages pages;
+  if constexpr (Tile::kIsByte) {
+    pages = PageDivisor::Of(kv.page_tokens);
+  } else {
+    pages = BoxTokensOf(kv.page_tokens);
+    const int64_t num_vectors = kv.num_pages * kv.num_kv_heads * kv.page_tokens;
+    const uint32_t box_rows = pages > 0 ? static_cast<uint32_t>(pages) : 1;
+    cudaError_t error = MakeTensorMap({kv.keys, Tile::kVectorBytes, num_vectors, Tile::kVectorBytes, box_rows}, keys);
+    if (error == cudaSuccess) {
+      error = MakeTensorMap({kv.values, Tile::kVectorBytes, num_vectors, Tile::kVectorBytes, box_rows}, values);
+    }
+    if (error != cudaSuccess) return error;
   }
-  if (error != cudaSuccess) return error;
   const int64_t num_blocks = most_items < launch.num_multiprocessors ? most_items : launch.num_multiprocessors;
   const LaunchShape shape{.grid = dim3(static_cast<unsigned>(num_blocks)),
                           .block = dim3(kNumThreads),
                           .shared_bytes = Tile::kSharedBytes,
                           .stream = stream,
                           .is_dependent = launch.is_dependent};
-  return Launch(AttentionWarpgroupKernel<kKv, kHeadDim>, shape, launch, box_tokens, keys, values);
+  return Launch(AttentionWarpgroupKernel<kKv, kHeadDim>, shape, launch, pages, keys, values);
 }
 
 template <DType kKv>
@@ -483,16 +371,25 @@ cudaError_t LaunchKv(const AttentionLaunch& launch, cudaStream_t stream) {
 }  // namespace
 
 bool HasWarpgroupAttention(const AttentionLaunch& launch) {
-  const bool is_half = launch.kv.dtype == DType::kBF16 || launch.kv.dtype == DType::kF16;
   const bool is_aligned = launch.q.stride % 8 == 0 && reinterpret_cast<uintptr_t>(launch.q.data) % 16 == 0;
   // A positive scale may be applied after the maximum was taken.
-  return launch.has_warpgroups && is_half && is_aligned && launch.scale > 0 &&
+  return launch.has_warpgroups && is_aligned && launch.scale > 0 &&
          (launch.kv.head_dim == 64 || launch.kv.head_dim == 128);
 }
 
 cudaError_t LaunchAttentionWarpgroup(const AttentionLaunch& launch, cudaStream_t stream) {
-  return launch.kv.dtype == DType::kBF16 ? LaunchKv<DType::kBF16>(launch, stream)
-                                         : LaunchKv<DType::kF16>(launch, stream);
+  switch (launch.kv.dtype) {
+    case DType::kBF16:
+      return LaunchKv<DType::kBF16>(launch, stream);
+    case DType::kF16:
+      return LaunchKv<DType::kF16>(launch, stream);
+    case DType::kI8:
+      return LaunchKv<DType::kI8>(launch, stream);
+    case DType::kF8E4M3:
+      return LaunchKv<DType::kF8E4M3>(launch, stream);
+    default:
+      return cudaErrorInvalidValue;
+  }
 }
 
 }  // namespace millrace::cuda

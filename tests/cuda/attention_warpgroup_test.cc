@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/cuda/attention_plan.h"
+#include "kernels/cuda/page_divisor.h"
 #include "kernels/cuda/warpgroups.h"
 #include "tests/cuda/attention_step.h"
 #include "tests/cuda/harness.h"
@@ -18,6 +19,8 @@ using cuda_test::StepOptions;
 using cuda_test::StepSequence;
 
 constexpr DType kHalves[] = {DType::kBF16, DType::kF16};
+constexpr DType kBytes[] = {DType::kI8, DType::kF8E4M3};
+constexpr DType kKvTypes[] = {DType::kBF16, DType::kF16, DType::kI8, DType::kF8E4M3};
 
 // Tests are built for the device they run on.
 bool HasWarpgroups() {
@@ -42,7 +45,7 @@ std::vector<uint16_t> AttendBy(AttentionStep& step) {
 KERNEL_TEST("attention warpgroup: agrees with double in both head dimensions and every dtype") {
   if (!HasWarpgroups()) return;
   for (const int dim : {64, 128}) {
-    for (const DType kv_dtype : kHalves) {
+    for (const DType kv_dtype : kKvTypes) {
       for (const DType dtype : kHalves) {
         StepOptions options = Options({.dtype = kv_dtype, .num_heads = 4, .num_kv_heads = 2, .head_dim = dim});
         options.dtype = dtype;
@@ -73,12 +76,28 @@ KERNEL_TEST("attention warpgroup: agrees with double in every page size and wind
   }
 }
 
+KERNEL_TEST("attention warpgroup: agrees with double in 8-bit KV of several page sizes, with and without a window") {
+  if (!HasWarpgroups()) return;
+  const std::pair<int, int> pages_windows[] = {{1, 37}, {7, 0}, {16, 37}, {129, 0}};
+  for (const DType dtype : kBytes) {
+    for (const auto& [page_tokens, window] : pages_windows) {
+      const KvShape kv{.dtype = dtype, .num_heads = 1, .num_kv_heads = 1, .page_tokens = page_tokens};
+      AttentionStep step(Options(kv, window), {{66, 0, 1}, {2, 300, 2}, {70, 250, 3}});
+      step.ExpectAgrees(AttendBy(step), 7);
+    }
+  }
+}
+
 KERNEL_TEST("attention warpgroup: agrees with double when every stage is filled again and again") {
   if (!HasWarpgroups()) return;
   for (const int dim : {64, 128}) {
-    for (const int window : {0, 700}) {
-      AttentionStep step(Options({.num_heads = 1, .num_kv_heads = 1, .head_dim = dim}, window), {{130, 1100, 1}});
-      step.ExpectAgrees(AttendBy(step), 19);
+    for (const DType dtype : {DType::kBF16, DType::kI8, DType::kF8E4M3}) {
+      for (const int window : {0, 700}) {
+        if (dtype != DType::kBF16 && window == 0) continue;
+        const KvShape kv{.dtype = dtype, .num_heads = 1, .num_kv_heads = 1, .head_dim = dim};
+        AttentionStep step(Options(kv, window), {{130, 1100, 1}});
+        step.ExpectAgrees(AttendBy(step), 19);
+      }
     }
   }
 }
@@ -86,9 +105,9 @@ KERNEL_TEST("attention warpgroup: agrees with double when every stage is filled 
 KERNEL_TEST("attention warpgroup: agrees with double in shapes drawn at random") {
   if (!HasWarpgroups()) return;
   Random random(17);
-  for (int i = 0; i < 8; ++i) {
+  for (int i = 0; i < 9; ++i) {
     const int num_kv_heads = random.Int(1, 2), page_tokens = 1 << random.Int(0, 7);
-    StepOptions options = Options({.dtype = kHalves[random.Int(0, 1)],
+    StepOptions options = Options({.dtype = kKvTypes[random.Int(0, 3)],
                                    .num_heads = num_kv_heads * random.Int(1, 5),
                                    .num_kv_heads = num_kv_heads,
                                    .head_dim = 64 * random.Int(1, 2),
@@ -109,8 +128,10 @@ KERNEL_TEST("attention warpgroup: agrees with double in shapes drawn at random")
 KERNEL_TEST("attention warpgroup: a row's bits depend neither on the step, nor on pages, nor on the machine") {
   if (!HasWarpgroups()) return;
   const std::vector<StepSequence> sequences = {{1, 700, 1}, {0}, {40, 0, 2}, {1, 3, 3}, {3, 90, 4}, {0}, {1, 129, 5}};
-  for (const int window : {0, 150}) {
-    const StepOptions options = Options({.num_heads = 9, .num_kv_heads = 1}, window);
+  const std::pair<DType, int> windows[] = {
+      {DType::kBF16, 0}, {DType::kBF16, 150}, {DType::kI8, 150}, {DType::kF8E4M3, 0}};
+  for (const auto& [dtype, window] : windows) {
+    const StepOptions options = Options({.dtype = dtype, .num_heads = 9, .num_kv_heads = 1}, window);
     AttentionStep together(options, sequences);
     const std::vector<uint16_t> out = together.Attend(1);
     together.ExpectAgrees(out, 13);
@@ -128,16 +149,31 @@ KERNEL_TEST("attention warpgroup: a row's bits depend neither on the step, nor o
 
 KERNEL_TEST("attention warpgroup: a prompt's rows have the same bits however it is cut") {
   if (!HasWarpgroups()) return;
-  const StepOptions options = Options({.num_heads = 3, .num_kv_heads = 1}, 140);
-  AttentionStep whole(options, {{300, 0, 1}});
-  const std::vector<uint16_t> want = whole.RowsOf(AttendBy(whole), 0);
-  std::vector<uint16_t> got;
-  for (const auto& [rows, context] : std::vector<std::pair<int, int>>{{33, 0}, {100, 33}, {2, 133}, {165, 135}}) {
-    AttentionStep part(options, {{rows, context, 1}});
-    const std::vector<uint16_t> piece = part.RowsOf(AttendBy(part), 0);
-    got.insert(got.end(), piece.begin(), piece.end());
+  for (const DType dtype : {DType::kBF16, DType::kI8}) {
+    const StepOptions options = Options({.dtype = dtype, .num_heads = 3, .num_kv_heads = 1}, 140);
+    AttentionStep whole(options, {{300, 0, 1}});
+    const std::vector<uint16_t> want = whole.RowsOf(AttendBy(whole), 0);
+    std::vector<uint16_t> got;
+    for (const auto& [rows, context] : std::vector<std::pair<int, int>>{{33, 0}, {100, 33}, {2, 133}, {165, 135}}) {
+      AttentionStep part(options, {{rows, context, 1}});
+      const std::vector<uint16_t> piece = part.RowsOf(AttendBy(part), 0);
+      got.insert(got.end(), piece.begin(), piece.end());
+    }
+    EXPECT(got == want) << whole.Describe();
   }
-  EXPECT(got == want);
+}
+
+KERNEL_TEST("attention warpgroup: a token's page is found without a division") {
+  for (int page_tokens = 1; page_tokens <= 300; ++page_tokens) {
+    const PageDivisor divisor = PageDivisor::Of(page_tokens);
+    for (const int64_t about : {int64_t{0}, int64_t{1000}, int64_t{123456789}, int64_t{INT32_MAX}}) {
+      const int64_t multiple = about / page_tokens * page_tokens;
+      for (const int64_t token : {multiple - 1, multiple, multiple + 1, about}) {
+        if (token < 0 || token > INT32_MAX) continue;
+        EXPECT(divisor.Divide(static_cast<int32_t>(token)) == token / page_tokens) << token << "by" << page_tokens;
+      }
+    }
+  }
 }
 
 KERNEL_TEST("attention warpgroup: takes what it was made for and leaves the rest to its twin") {
@@ -149,8 +185,10 @@ KERNEL_TEST("attention warpgroup: takes what it was made for and leaves the rest
   EXPECT(!HasWarpgroupAttention(other));
   other = fits, other.kv.head_dim = 96;
   EXPECT(!HasWarpgroupAttention(other));
-  other = fits, other.kv.dtype = DType::kI8;
-  EXPECT(!HasWarpgroupAttention(other));
+  for (const DType dtype : kKvTypes) {
+    other = fits, other.kv.dtype = dtype;
+    EXPECT(HasWarpgroupAttention(other));
+  }
   other = fits, other.scale = -1;
   EXPECT(!HasWarpgroupAttention(other));
   other = fits, other.q.stride += 2;
