@@ -352,6 +352,11 @@ def run_steps(check, record):
     return record.fields["steps"]
 
 
+def shortened(text, most=3000):
+    """A compiler's first words say what is wrong, a linker's last ones."""
+    return text if len(text) <= most else f"{text[:most // 2]}\n...\n{text[-most // 2:]}"
+
+
 def build(options, deadline, record):
     """{name: path, or what went wrong}; tells what came of it."""
     if not BUILT & set(options.only):
@@ -362,7 +367,7 @@ def build(options, deadline, record):
         programs = builder.build() if options.nvcc else {"nvcc": "there is none in PATH or /usr/local/cuda/bin"}
     except Exception as error:  # no program is built then; steps that need none go on
         programs = {"nvcc": f"{type(error).__name__}: {error}"}
-    broken = {name: error[-3000:] for name, error in programs.items() if isinstance(error, str)}
+    broken = {name: shortened(error) for name, error in programs.items() if isinstance(error, str)}
     longest = dict(sorted(builder.seconds.items(), key=lambda pair: -pair[1])[:8])
     seconds = round(time.monotonic() - begin, 1)
     if record:

@@ -18,7 +18,7 @@ BEHAVIOURS = {
 NVCC = """for word; do last=$word; done
 case "$*" in
   *--version*) echo "release 13.0"; exit 0 ;;
-  *broken_*.cu*) echo "error: broken"; exit 1 ;;
+  *broken_*.cu*) echo "error: broken"; seq 2000; exit 1 ;;
   *crashes_*.cu*) kill -SEGV $$ ;;
   *hangs_*.cu*) case "$*" in *" -c "*) sleep 600 & wait ;; esac ;;
 esac
