@@ -24,38 +24,10 @@
 #include "kernels/cuda/matmul_kernels.h"
 #include "kernels/cuda/matmul_warpgroup_cluster.h"
 #include "kernels/cuda/matmul_warpgroup_store.h"
+#include "kernels/cuda/matmul_warpgroup_tile.h"
 #include "kernels/cuda/tensor_map.h"
 
 namespace millrace::cuda {
-
-inline constexpr int kWarpgroupThreads = kGroupThreads * (kConsumerGroups + 1);
-inline constexpr int kEightRowsBytes = 8 * kWarpgroupStageBytes;
-inline constexpr int kProducerRegisters = 40;
-inline constexpr int kConsumerRegisters = 232;
-static_assert(kWarpgroupStageBytes == kTensorBoxBytes, "a stage is a box wide");
-
-// A Format says:
-//   Sum           of a product
-//   kXBytes       of an element of x
-//   kWeightBytes  room for the weights of a stage: a multiple of 1024
-//   Maps          of the weights; MakeMaps(task, maps) on the host
-//   kHasClusters  whether blocks may fetch weights for each other
-//   FetchedBytes(task), Fetch(task, maps, from, weights, full): of a stage, all or the block's part
-//   Lane          what a thread knows all along
-//   Multiply(task, lane, x, weights, sums, release): the products of a stage, the last group of which may still
-//                 run when it returns; calls release() once the stage before is done with
-template <typename Format, int kRows>
-struct WarpgroupTile {
-  static constexpr int kRowTiles = kRows / 8;
-  static constexpr int kRowBytes = kRows * kWarpgroupStageBytes;
-  static constexpr int kSlotBytes = kRowBytes + Format::kWeightBytes;
-  static constexpr int kNumStages = 224 * 1024 / kSlotBytes >= 8 ? 8 : 4;
-  static constexpr int kSharedBytes = kNumStages * kSlotBytes + 1024;  // the stages start at a multiple of 1024
-  using Blocks = Cluster<Format::kHasClusters>;
-  using Barriers = StageBarriers<Format::kHasClusters, kNumStages>;
-  using Sums = typename Format::Sum[kGroupProducts][kRowTiles][4];
-  static_assert(kSlotBytes % 1024 == 0 && kNumStages * kSlotBytes <= 224 * 1024);
-};
 
 // What is fetched, by one thread.
 template <typename Format, int kRows>
@@ -139,9 +111,8 @@ __device__ void Consume(const MatmulTask& task, const unsigned char* slots,
 }
 
 template <typename Format, int kRows>
-__global__ void __launch_bounds__(kWarpgroupThreads, 1)
-    WarpgroupMatmul(const MatmulTask task, const __grid_constant__ CUtensorMap x_map,
-                    const __grid_constant__ typename Format::Maps maps) {
+__device__ __forceinline__ void FetchAndConsume(const MatmulTask& task, const CUtensorMap& x_map,
+                                                const typename Format::Maps& maps) {
   using Tile = WarpgroupTile<Format, kRows>;
   __shared__ typename Tile::Barriers barriers;
   unsigned char* const slots = ptx::AlignShared<1024>(ptx::SharedMemory<unsigned char>());
@@ -157,6 +128,18 @@ __global__ void __launch_bounds__(kWarpgroupThreads, 1)
     Consume<Format, kRows>(task, slots, barriers);
   }
   if (Tile::Blocks::Size(task) > 1) Tile::Blocks::Sync(task);  // nobody speaks to a block that has ended
+}
+
+// Empty but on sm_90a: of every architecture that a library is built for it would carry what nobody may launch.
+template <typename Format, int kRows>
+__global__ void __launch_bounds__(kWarpgroupThreads, 1)
+    WarpgroupMatmul(const MatmulTask task, const __grid_constant__ CUtensorMap x_map,
+                    const __grid_constant__ typename Format::Maps maps) {
+  if constexpr (ptx::kIsSm90a) {
+    FetchAndConsume<Format, kRows>(task, x_map, maps);
+  } else {
+    __trap();
+  }
 }
 
 template <typename Format, int kRows>

@@ -21,6 +21,7 @@
 // In a section of its own, which the emulator fills with NaN at the start of every block.
 #define __shared__ static __attribute__((section("simt_shared")))
 
+[[noreturn]] inline void __trap() { simt::Fail("__trap"); }
 inline void __syncthreads(simt::Where where = SIMT_HERE) { simt::MeetBlock(false, where); }
 inline int __syncthreads_count(int predicate, simt::Where where = SIMT_HERE) {
   return simt::MeetBlock(predicate != 0, where);
