@@ -11,6 +11,7 @@
 
 #include "engine/choose_device.h"
 #include "kernels/cuda/backend/cuda_device.h"
+#include "kernels/cuda/backend/cuda_weight.h"
 #include "kernels/cuda/backend/graph_cache.h"
 #include "kernels/ops.h"
 #include "tests/cuda_engine/cuda_backend.h"
@@ -119,6 +120,31 @@ TEST_CASE("CudaOps: every rounded number of rows is recorded before the first re
     CHECK_THAT(std::string(status.message()), Catch::Contains("take 7980 MiB") && Catch::Contains("has 8 MiB"));
   }
   simt::SetGraphBytes(0);
+}
+
+TEST_CASE("CudaWeight: what lies as the device has it is uploaded from where it is", "[cuda]") {
+  const std::vector<uint16_t> dense(4 * 16, 0x3f80);
+  const std::vector<int8_t> bytes(4 * 16, 3);
+  const std::vector<float> scales(4, 0.5f);
+  WeightSource source = {.n = 4, .k = 16, .dtype = DType::kBF16, .values = dense.data()};
+  const auto same = cuda::PackOnHost(source, DType::kBF16);
+  REQUIRE(same.ok());
+  CHECK(same->parts[0].data() == reinterpret_cast<const uint8_t*>(dense.data()));
+  CHECK(same->parts[0].size() == dense.size() * sizeof(uint16_t));
+  CHECK(same->weight.stride == 16);
+  const auto rounded = cuda::PackOnHost(source, DType::kF16);
+  REQUIRE(rounded.ok());
+  CHECK(rounded->parts[0].data() == rounded->packed[0].data());
+  source.k = 12;
+  const auto padded = cuda::PackOnHost(source, DType::kBF16);
+  REQUIRE(padded.ok());
+  CHECK(padded->parts[0].size() == 4 * 16 * sizeof(uint16_t));
+  source = {.format = WeightFormat::kInt8, .n = 4, .k = 16, .values = bytes.data(), .scales = scales.data()};
+  const auto int8 = cuda::PackOnHost(source, DType::kBF16);
+  REQUIRE(int8.ok());
+  CHECK(int8->parts[0].data() == reinterpret_cast<const uint8_t*>(bytes.data()));
+  CHECK(int8->parts[1].data() == reinterpret_cast<const uint8_t*>(scales.data()));
+  CHECK(int8->parts[1].size() == scales.size() * sizeof(float));
 }
 
 TEST_CASE("GraphCache: what cannot be recorded is called instead, and is no fault", "[cuda]") {

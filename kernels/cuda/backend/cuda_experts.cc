@@ -44,7 +44,7 @@ absl::Status CudaExperts::Add(const WeightOnHost& host, size_t num_experts, Cuda
   ExpertParts expert = {.scale_unit = host.weight.scale_unit};
   const std::array<const void**, 3> pointers = {&expert.values, &expert.scales, &expert.zeros};
   for (size_t i = 0; i < host.parts.size(); ++i) {
-    const std::vector<uint8_t>& part = host.parts[i];
+    const absl::Span<const uint8_t> part = host.parts[i];
     if (part.empty()) continue;
     if (memory_[i] == nullptr) {  // zero points may begin with any expert
       ASSIGN_OR_RETURN(memory_[i], DeviceMemory::Allocate(num_experts * StrideBytes(part.size()), stream));

@@ -42,13 +42,26 @@ float ToFloat(const void* values, DType dtype, int64_t index) {
   return dtype == DType::kBF16 ? cpu::FloatFromBf16(bits) : cpu::FloatFromF16(bits);
 }
 
-std::vector<uint16_t> Rounded(const WeightSource& source, DType dtype) {
-  std::vector<uint16_t> values(static_cast<size_t>(source.n) * static_cast<size_t>(source.k));
-  for (size_t i = 0; i < values.size(); ++i) {
+std::vector<uint8_t> Rounded(const WeightSource& source, DType dtype) {
+  const size_t count = static_cast<size_t>(source.n) * static_cast<size_t>(source.k);
+  std::vector<uint8_t> values(count * sizeof(uint16_t));
+  for (size_t i = 0; i < count; ++i) {
     const float value = ToFloat(source.values, source.dtype, static_cast<int64_t>(i));
-    values[i] = dtype == DType::kBF16 ? cpu::Bf16FromFloat(value) : cpu::F16FromFloat(value);
+    const uint16_t bits = dtype == DType::kBF16 ? cpu::Bf16FromFloat(value) : cpu::F16FromFloat(value);
+    std::memcpy(values.data() + i * sizeof(bits), &bits, sizeof(bits));
   }
   return values;
+}
+
+// Rows without padding, and a scale a row if any: the device keeps them as they came.
+bool IsLaidOut(const WeightSource& source, const PackedWeightSizes& sizes) {
+  if (source.format == WeightFormat::kInt4 || source.group_size != 0) return false;
+  const size_t item_bytes = source.format == WeightFormat::kDense ? DTypeBytes(source.dtype) : 1;
+  return sizes.values_bytes == static_cast<size_t>(source.n) * static_cast<size_t>(source.k) * item_bytes;
+}
+
+absl::Span<const uint8_t> Bytes(const void* data, size_t num_bytes) {
+  return absl::MakeConstSpan(static_cast<const uint8_t*>(data), num_bytes);
 }
 
 }  // namespace
@@ -56,7 +69,7 @@ std::vector<uint16_t> Rounded(const WeightSource& source, DType dtype) {
 absl::StatusOr<WeightOnHost> PackOnHost(const WeightSource& given, DType dense_dtype) {
   RETURN_IF_ERROR(CheckSource(given));
   WeightSource source = given;
-  std::vector<uint16_t> rounded;
+  std::vector<uint8_t> rounded;
   if (source.format == WeightFormat::kDense && source.dtype != dense_dtype) {
     rounded = Rounded(source, dense_dtype);
     source.dtype = dense_dtype;
@@ -69,18 +82,25 @@ absl::StatusOr<WeightOnHost> PackOnHost(const WeightSource& given, DType dense_d
                                                .group_size = source.group_size,
                                                .has_zeros = source.zeros != nullptr});
   WeightOnHost host;
-  std::array<std::vector<uint8_t>, 3>& parts = host.parts;
-  parts[0].resize(sizes.values_bytes);
-  parts[1].resize(sizes.scales_bytes);
-  parts[2].resize(sizes.zeros_bytes);
-  host.weight = PackWeight(source, {parts[0].data(), parts[1].data(), parts[2].data()});
+  if (IsLaidOut(source, sizes)) {
+    host.parts[0] = Bytes(source.values, sizes.values_bytes);
+    host.parts[1] = Bytes(source.scales, sizes.scales_bytes);
+    host.packed[0] = std::move(rounded);  // which the values may be
+    host.weight = {.format = source.format, .dtype = source.dtype, .n = source.n, .k = source.k, .stride = source.k};
+    return host;
+  }
+  host.packed[0].resize(sizes.values_bytes);
+  host.packed[1].resize(sizes.scales_bytes);
+  host.packed[2].resize(sizes.zeros_bytes);
+  host.weight = PackWeight(source, {host.packed[0].data(), host.packed[1].data(), host.packed[2].data()});
+  for (size_t i = 0; i < host.parts.size(); ++i) host.parts[i] = host.packed[i];
   return host;
 }
 
 absl::StatusOr<std::unique_ptr<CudaWeight>> CudaWeight::Pack(const WeightSource& source, DType dense_dtype,
                                                              CudaStream& stream) {
   ASSIGN_OR_RETURN(const WeightOnHost host, PackOnHost(source, dense_dtype));
-  const std::array<std::vector<uint8_t>, 3>& parts = host.parts;
+  const std::array<absl::Span<const uint8_t>, 3>& parts = host.parts;
   auto weight = std::make_unique<CudaWeight>();
   weight->weight_ = host.weight;
   std::array<const void**, 3> pointers = {&weight->weight_.values, &weight->weight_.scales, &weight->weight_.zeros};

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "kernels/cuda/backend/cuda_memory.h"
 #include "kernels/cuda/matmul_pack.h"
 #include "kernels/tensor.h"
@@ -15,10 +16,11 @@ namespace millrace::cuda {
 
 // A weight laid out for the device, still in the host's memory: values, scales, zeros; absent parts are empty.
 struct WeightOnHost {
-  WeightOnDevice weight;  // its pointers are null
-  std::array<std::vector<uint8_t>, 3> parts;
+  WeightOnDevice weight;                           // its pointers are null
+  std::array<absl::Span<const uint8_t>, 3> parts;  // of the source itself, or of
+  std::array<std::vector<uint8_t>, 3> packed;
 };
-// Errors as of CudaWeight::Pack.
+// Errors as of CudaWeight::Pack. What already lies as the device has it is not copied: the source must outlive it.
 absl::StatusOr<WeightOnHost> PackOnHost(const WeightSource& source, DType dense_dtype);
 
 class CudaWeight final : public PackedWeight {
