@@ -405,18 +405,7 @@ cudaError_t LaunchKv(const AttentionLaunch& launch, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t LaunchAttentionDecode(const AttentionLaunch& launch, cudaStream_t stream) {
-  switch (launch.kv.dtype) {
-    case DType::kBF16:
-      return LaunchKv<DType::kBF16>(launch, stream);
-    case DType::kF16:
-      return LaunchKv<DType::kF16>(launch, stream);
-    case DType::kI8:
-      return LaunchKv<DType::kI8>(launch, stream);
-    case DType::kF8E4M3:
-      return LaunchKv<DType::kF8E4M3>(launch, stream);
-    default:
-      return cudaErrorInvalidValue;
-  }
+  return WithKvType(launch.kv.dtype, [&]<DType kKv>() { return LaunchKv<kKv>(launch, stream); });
 }
 
 }  // namespace millrace::cuda

@@ -29,6 +29,23 @@
 
 namespace millrace::cuda {
 
+// launch<dtype>() of the types that KV comes in. Host code.
+template <typename Launch>
+cudaError_t WithKvType(DType dtype, const Launch& launch) {
+  switch (dtype) {
+    case DType::kBF16:
+      return launch.template operator()<DType::kBF16>();
+    case DType::kF16:
+      return launch.template operator()<DType::kF16>();
+    case DType::kI8:
+      return launch.template operator()<DType::kI8>();
+    case DType::kF8E4M3:
+      return launch.template operator()<DType::kF8E4M3>();
+    default:
+      return cudaErrorInvalidValue;
+  }
+}
+
 template <DType kKv, int kHeadDim>
 struct KvTile {
   static_assert(kHeadDim % 16 == 0, "a block is 16 elements");
