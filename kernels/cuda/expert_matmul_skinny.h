@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kSkinnyThreads, kChannelTiles* kTokenTiles <= 
                                .first_row = tile.first_row,
                                .num_rows = tile.num_rows};
     const Segment segment = {.end_stage = task.all.num_stages};
-    const Ring ring = {ptx::SharedMemory<uint4>(), tile.task, place, segment.end_stage};
+    const Ring ring(tile.task, place, segment.end_stage);
     for (int s = 0; s < Ring::kNumStages - 1; ++s) {
       ring.LoadWeights(s, s);
       ring.LoadTokens(s, s);

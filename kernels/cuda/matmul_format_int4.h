@@ -23,16 +23,24 @@ struct Int4Format {
   static constexpr int kManyChannelTiles = kManyInt4ChannelTiles;
   static_assert(kTileInputs * kXBytes == kStageBytes);
 
-  __device__ static const void* Address(const WeightOnDevice& w, int tile, int stage, int /*unit*/) {
-    const int64_t num_stages = (w.k + kTileInputs - 1) / kTileInputs;
-    if (static_cast<int64_t>(tile) * kTileChannels >= w.n) return nullptr;
-    return static_cast<const uint4*>(w.values) + (tile * num_stages + stage) * 32 + threadIdx.x % 32;
-  }
+  struct Source {
+    static constexpr int kStageStep = 32 * 16;  // bytes
+    const char* unit;
 
+    __device__ static Source Of(const WeightOnDevice& w, int tile) {
+      const int64_t num_stages = (w.k + kTileInputs - 1) / kTileInputs;
+      const int64_t first = ClampTile(w, tile) * num_stages * kStageStep + threadIdx.x % 32 * 16;
+      return {ptx::Pin(static_cast<const char*>(w.values) + first)};
+    }
+    __device__ const char* Unit(int /*unit*/) const { return unit; }
+    __device__ static bool IsValid(int /*stage*/, int /*unit*/) { return true; }
+  };
+
+  template <int kStride>
   __device__ static void Operands(const uint4* units, int half, uint32_t zeros, uint32_t (&a)[2][4]) {
     const uint2 words = reinterpret_cast<const uint2*>(units)[half];
-    const uint32_t low = Math::kBase | (zeros & 0xffu) * 0x10001u;  // base + zero of channel g, and of g + 8
-    const uint32_t high = Math::kBase | (zeros >> 8) * 0x10001u;
+    const uint32_t low = ptx::Prmt(zeros, Math::kBase, 0x5050);  // base + zero of channel g, and of g + 8
+    const uint32_t high = ptx::Prmt(zeros, Math::kBase, 0x5151);
 #pragma unroll
     for (int p = 0; p < 4; ++p) {
       const uint32_t zero = p % 2 == 0 ? low : high;

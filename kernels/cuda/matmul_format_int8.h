@@ -45,17 +45,24 @@ struct GroupedInt8Format {
   static constexpr int kManyChannelTiles = 1;
   static_assert(kTileInputs * kXBytes == kStageBytes);
 
-  __device__ static const void* Address(const WeightOnDevice& w, int tile, int stage, int unit) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int64_t channel = static_cast<int64_t>(tile) * kTileChannels + lane / 4 + unit * 8;
-    if (channel >= w.n) return nullptr;
-    return static_cast<const char*>(w.values) + channel * w.stride + stage * kTileInputs + lane % 4 * 16;
-  }
+  struct Source {
+    static constexpr int kStageStep = kTileInputs;
+    const char* rows[2];  // of channels g and g + 8
 
+    __device__ static Source Of(const WeightOnDevice& w, int tile) {
+      const char* const first = static_cast<const char*>(w.values) + threadIdx.x % 4 * 16;
+      return {
+          {ptx::Pin(first + LaneChannel(w, tile, 0) * w.stride), ptx::Pin(first + LaneChannel(w, tile, 1) * w.stride)}};
+    }
+    __device__ const char* Unit(int unit) const { return rows[unit]; }
+    __device__ static bool IsValid(int /*stage*/, int /*unit*/) { return true; }
+  };
+
+  template <int kStride>
   __device__ static void Operands(const uint4* units, int half, uint32_t /*zeros*/, uint32_t (&a)[2][4]) {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
-      const uint2 words = reinterpret_cast<const uint2*>(units + row * kSkinnyThreads)[half];
+      const uint2 words = reinterpret_cast<const uint2*>(units + row * kStride)[half];
       BytesToPairs<Math>(words.x, a[0][row], a[0][row + 2]);
       BytesToPairs<Math>(words.y, a[1][row], a[1][row + 2]);
     }

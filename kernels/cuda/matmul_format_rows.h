@@ -21,16 +21,28 @@ struct RowFormat {
   static constexpr int kLaneUnits = 4;
   static constexpr int kManyChannelTiles = 1;
 
-  __device__ static const void* Address(const WeightOnDevice& w, int tile, int stage, int unit) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int64_t channel = static_cast<int64_t>(tile) * kTileChannels + lane / 4 + unit % 2 * 8;
-    const int64_t byte = static_cast<int64_t>(stage) * kStageBytes + unit / 2 * kHalfBytes + lane % 4 * 16;
-    if (channel >= w.n || byte >= w.k * kXBytes) return nullptr;
-    return static_cast<const char*>(w.values) + channel * w.stride * kXBytes + byte;
-  }
+  struct Source {
+    static constexpr int kStageStep = kStageBytes;
+    const char* rows[2];  // of channels g and g + 8
+    int num_bytes;        // from there to the end of a row
 
+    __device__ static Source Of(const WeightOnDevice& w, int tile) {
+      const int lane_byte = static_cast<int>(threadIdx.x) % 4 * 16;
+      const char* const first = static_cast<const char*>(w.values) + lane_byte;
+      const int64_t stride_bytes = w.stride * kXBytes;
+      return {{ptx::Pin(first + LaneChannel(w, tile, 0) * stride_bytes),
+               ptx::Pin(first + LaneChannel(w, tile, 1) * stride_bytes)},
+              static_cast<int>(w.k) * kXBytes - lane_byte};
+    }
+    __device__ const char* Unit(int unit) const { return rows[unit % 2] + unit / 2 * kHalfBytes; }
+    __device__ bool IsValid(int stage, int unit) const {
+      return stage * kStageBytes + unit / 2 * kHalfBytes < num_bytes;
+    }
+  };
+
+  template <int kStride>
   __device__ static void Operands(const uint4* units, int half, uint32_t /*zeros*/, uint32_t (&a)[2][4]) {
-    RowsToOperands(units[half * 2 * kSkinnyThreads], units[(half * 2 + 1) * kSkinnyThreads], a);
+    RowsToOperands(units[half * 2 * kStride], units[(half * 2 + 1) * kStride], a);
   }
 };
 

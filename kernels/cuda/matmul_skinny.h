@@ -49,14 +49,24 @@ struct SkinnyRing {
   const MatmulTask& task;
   SkinnyPlace place;
   int end_stage;
+  typename Format::Source weights[kChannelTiles];
+  SkinnyTokens<Shape> tokens;
 
+  __device__ SkinnyRing(const MatmulTask& the_task, const SkinnyPlace& the_place, int the_end_stage)
+      : shared(ptx::SharedMemory<uint4>()),
+        task(the_task),
+        place(the_place),
+        end_stage(the_end_stage),
+        tokens(the_task, the_place) {
+#pragma unroll
+    for (int c = 0; c < kChannelTiles; ++c) weights[c] = Format::Source::Of(task.w, place.first_tile + c);
+  }
   __device__ void LoadWeights(int stage, int slot) const {
     if (stage >= end_stage) return;
-    LoadSkinnyWeights<Format, kChannelTiles>(task, place.first_tile, stage, shared + slot * Shape::kStageUnits);
+    LoadSkinnyWeights<Format, kChannelTiles>(weights, stage, shared + slot * Shape::kStageUnits);
   }
   __device__ void LoadTokens(int stage, int slot) const {
-    uint4* const tokens = shared + slot * Shape::kStageUnits + Shape::kWeightUnits;
-    if (stage < end_stage) LoadSkinnyTokens<Shape>(task, place, stage, tokens);
+    if (stage < end_stage) tokens.Load(stage, shared + slot * Shape::kStageUnits + Shape::kWeightUnits);
     ptx::CpAsyncCommit();
   }
   __device__ const uint4* Weights(int slot) const { return shared + slot * Shape::kStageUnits + threadIdx.x; }
@@ -68,12 +78,17 @@ template <typename Ring, typename Format, int kChannelTiles, int kTokenTiles>
 __device__ void SumSkinny(const Ring& ring, const Segment& segment, typename Format::Math::Sum (*sums)[4],
                           float (*totals)[4]) {
   constexpr int kNumStages = Ring::kNumStages;
+  constexpr int kStagesAtOnce = kChannelTiles * kTokenTiles <= 4 ? 2 : 1;
+  const SkinnyGroupSource<kChannelTiles> source(ring.task.w, ring.place.first_tile);
   SkinnyGroups<kChannelTiles> groups = {};
   SkinnyGroups<kChannelTiles> next_groups = {};
-  if constexpr (Format::kIsGrouped) next_groups.Load(ring.task.w, ring.place.first_tile, segment.first_stage);
+  if constexpr (Format::kIsGrouped) next_groups.Load(source, segment.first_stage);
+  const int end_stage = ring.end_stage;
+  const int last_of_group = (1 << source.shift) - 1;
   const int num_token_tiles = (ring.place.num_rows + 7) / 8;
   int slot = 0;
-  for (int stage = segment.first_stage; stage < segment.end_stage; ++stage) {
+#pragma unroll kStagesAtOnce
+  for (int stage = segment.first_stage; stage < end_stage; ++stage) {
     ptx::CpAsyncWait<kNumStages - 2>();
     __syncthreads();  // everyone's rows of x have arrived, and everyone is done with the slot refilled now
     const int free_slot = slot == 0 ? kNumStages - 1 : slot - 1;
@@ -81,14 +96,14 @@ __device__ void SumSkinny(const Ring& ring, const Segment& segment, typename For
     ring.LoadTokens(stage + kNumStages - 1, free_slot);
     if constexpr (Format::kIsGrouped) {
       groups = next_groups;
-      if (stage + 1 < segment.end_stage) next_groups.Load(ring.task.w, ring.place.first_tile, stage + 1);
+      next_groups.Load(source, stage + 1);
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       MultiplySkinnyHalf<Format, kChannelTiles, kTokenTiles>(ring.Weights(slot), ring.Tokens(slot), num_token_tiles,
                                                              sums, groups.zeros, half);
       if constexpr (Format::kIsGrouped) {
-        const bool is_end = (stage * 2 + half + 1) * 32 % ring.task.w.group_size == 0 || stage + 1 == segment.end_stage;
+        const bool is_end = (stage * 2 + half & last_of_group) == last_of_group || stage + 1 == end_stage;
         if (!is_end) continue;
 #pragma unroll
         for (int c = 0; c < kChannelTiles; ++c) {
@@ -107,7 +122,7 @@ __global__ void __launch_bounds__(kSkinnyThreads, kChannelTiles* kTokenTiles <= 
   using Shape = typename Ring::Shape;
   __shared__ Segment segment;
   for (int i = 0; FindSegment(task, i, segment); ++i) {
-    const Ring ring = {ptx::SharedMemory<uint4>(), task, FindSkinnyPlace<Shape>(task, segment.tile), segment.end_stage};
+    const Ring ring(task, FindSkinnyPlace<Shape>(task, segment.tile), segment.end_stage);
     for (int s = 0; s < Ring::kNumStages - 1; ++s) ring.LoadWeights(segment.first_stage + s, s);
     if (i == 0) ptx::GridDependencyWait();
     for (int s = 0; s < Ring::kNumStages - 1; ++s) ring.LoadTokens(segment.first_stage + s, s);
@@ -142,8 +157,9 @@ cudaError_t LaunchSkinny(MatmulTask task, cudaStream_t stream) {
 // Rows of a pass decide how many products share an operand of weights. A Format says:
 //   kXBytes, kIsGrouped, Math; kLaneUnits: 16-byte loads of a lane per stage and tile of 16 channels
 //   kManyChannelTiles: tiles of a warp when there are more than 32 rows
-//   Address(w, tile, stage, unit): of this lane, null where there is nothing
-//   Operands(units, half, zeros, a): unit i at units[i * kSkinnyThreads]; zeros: of channels g and g + 8, a byte each
+//   Source::Of(w, tile): what this lane reads; Unit(i) of the first stage, kStageStep bytes on of the next, and zeros
+//   where it is not IsValid(stage, i)
+//   Operands<kStride>(units, half, zeros, a): unit i at units[i * kStride]; zeros: of channels g and g + 8, a byte each
 template <typename Format>
 cudaError_t LaunchSkinnyFormat(const MatmulTask& task, cudaStream_t stream) {
   if (task.rows_per_pass <= 8) return LaunchSkinny<Format, 1, 1>(task, stream);

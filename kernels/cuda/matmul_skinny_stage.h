@@ -51,56 +51,101 @@ __device__ SkinnyPlace FindSkinnyPlace(const MatmulTask& task, int tile) {
   return place;
 }
 
-// Rows past the end are zeros up to a multiple of 8; bytes past K are zeros, whatever lies there.
-template <typename Shape>
-__device__ void LoadSkinnyTokens(const MatmulTask& task, const SkinnyPlace& place, int stage, uint4* shared) {
-  const int64_t row_bytes = task.w.k * Shape::kXBytes;
-  const int num_tokens = (place.num_rows + 7) / 8 * 8;
-  for (int unit = static_cast<int>(threadIdx.x); unit < Shape::kTokenUnits; unit += kSkinnyThreads) {
-    const int half = unit / (Shape::kTokens * 4);
-    const int token = unit / 4 % Shape::kTokens;
-    if (token >= num_tokens) continue;
-    const int64_t byte = static_cast<int64_t>(stage) * kStageBytes + half * kHalfBytes + unit % 4 * 16;
-    const bool is_valid = token < place.num_rows && byte < row_bytes;
-    const char* x = static_cast<const char*>(task.x);
-    if (is_valid) x += (place.first_row + token) * task.x_stride_bytes + byte;
-    ptx::CpAsync16(shared + unit, x, is_valid);
-  }
+// Tiles and channels past the end are read as the last ones: nobody stores their sums.
+__device__ inline int64_t ClampTile(const WeightOnDevice& w, int tile) {
+  return min(static_cast<int64_t>(tile), (w.n - 1) / kTileChannels);
+}
+// Channel g, or with `row` g + 8, of a tile.
+__device__ inline int64_t LaneChannel(const WeightOnDevice& w, int tile, int row) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  return min(static_cast<int64_t>(tile) * kTileChannels + lane / 4 + row * 8, w.n - 1);
 }
 
+// What this thread copies of x: 16 bytes of a row, or of several 64 rows apart, in one or both halves of every stage.
+// Rows past the end are zeros up to a multiple of 8; bytes past K are zeros, whatever lies there.
+template <typename Shape>
+struct SkinnyTokens {
+  static constexpr int kUnits = (Shape::kTokenUnits + kSkinnyThreads - 1) / kSkinnyThreads;
+  const char* row;
+  int64_t stride_bytes;
+  int token;
+  int num_rows;
+  int first_byte;  // along k, in a stage
+  int num_bytes;   // of the row, from where a stage's piece begins
+
+  __device__ SkinnyTokens(const MatmulTask& task, const SkinnyPlace& place) {
+    const int thread = static_cast<int>(threadIdx.x);
+    token = thread / 4 % Shape::kTokens;
+    num_rows = place.num_rows;
+    first_byte = thread / (Shape::kTokens * 4) * kHalfBytes + thread % 4 * 16;
+    stride_bytes = task.x_stride_bytes;
+    row = ptx::Pin(static_cast<const char*>(task.x) + (place.first_row + token) * stride_bytes + first_byte);
+    num_bytes = static_cast<int>(task.w.k) * Shape::kXBytes - first_byte;
+  }
+  __device__ void Load(int stage, uint4* shared) const {
+    if (Shape::kTokenUnits < kSkinnyThreads && threadIdx.x >= Shape::kTokenUnits) return;
+#pragma unroll
+    for (int i = 0; i < kUnits; ++i) {
+      constexpr int kRowsAtOnce = kSkinnyThreads / 4;
+      const int later_rows = i * kRowsAtOnce % Shape::kTokens;
+      if (token + later_rows >= (num_rows + 7) / 8 * 8) continue;
+      const int byte = stage * kStageBytes + i * kRowsAtOnce / Shape::kTokens * kHalfBytes;
+      const bool is_valid = token + later_rows < num_rows && byte < num_bytes;
+      ptx::CpAsync16(shared + i * kSkinnyThreads + threadIdx.x, row + later_rows * stride_bytes + byte, is_valid);
+    }
+  }
+};
+
 template <typename Format, int kChannelTiles>
-__device__ void LoadSkinnyWeights(const MatmulTask& task, int first_tile, int stage, uint4* shared) {
+__device__ void LoadSkinnyWeights(const typename Format::Source (&sources)[kChannelTiles], int stage, uint4* shared) {
 #pragma unroll
   for (int c = 0; c < kChannelTiles; ++c) {
 #pragma unroll
     for (int unit = 0; unit < Format::kLaneUnits; ++unit) {
-      const void* address = Format::Address(task.w, first_tile + c, stage, unit);
-      uint4* slot = shared + (c * Format::kLaneUnits + unit) * kSkinnyThreads + threadIdx.x;
-      ptx::CpAsync16(slot, address != nullptr ? address : task.w.values, address != nullptr);
+      ptx::CpAsync16(shared + (c * Format::kLaneUnits + unit) * kSkinnyThreads + threadIdx.x,
+                     sources[c].Unit(unit) + stage * Format::Source::kStageStep, sources[c].IsValid(stage, unit));
     }
   }
 }
 
-// Scales and zero points of a stage's halves, for the lane's channels g and g + 8 of every tile.
+// Where a lane finds the scales and zero points of the channels g and g + 8 of its tiles.
+template <int kChannelTiles>
+struct SkinnyGroupSource {
+  const uint32_t* scales[kChannelTiles];
+  const uint16_t* zeros[kChannelTiles];
+  bool has_zeros;
+  int shift;  // from the number of a half to its group's
+  int last_group;
+
+  __device__ SkinnyGroupSource(const WeightOnDevice& w, int first_tile) {
+    shift = w.group_size / 64;  // of 32, 64 and 128
+    const int num_groups = static_cast<int>(w.k) / 32 >> shift;
+    last_group = num_groups - 1;
+    has_zeros = w.has_zeros;
+    const int pair = static_cast<int>(threadIdx.x) % 32 / 4;
+#pragma unroll
+    for (int c = 0; c < kChannelTiles; ++c) {
+      const int64_t index = ClampTile(w, first_tile + c) * num_groups * 8 + pair;
+      scales[c] = ptx::Pin(static_cast<const uint32_t*>(w.scales) + index);
+      zeros[c] = ptx::Pin(static_cast<const uint16_t*>(w.zeros) + index);
+    }
+  }
+};
+
+// Scales and zero points of a stage's halves.
 template <int kChannelTiles>
 struct SkinnyGroups {
   uint32_t scales[kChannelTiles][2];
   uint32_t zeros[kChannelTiles][2];
 
-  __device__ void Load(const WeightOnDevice& w, int first_tile, int stage) {
-    const int num_tiles = static_cast<int>((w.n + kTileChannels - 1) / kTileChannels);
-    const int num_groups = static_cast<int>(w.k) / w.group_size;
-    const int pair = static_cast<int>(threadIdx.x) % 32 / 4;
+  __device__ void Load(const SkinnyGroupSource<kChannelTiles>& source, int stage) {
 #pragma unroll
-    for (int c = 0; c < kChannelTiles; ++c) {
+    for (int half = 0; half < 2; ++half) {
+      const int index = min((stage * 2 + half) >> source.shift, source.last_group) * 8;
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int group = min((stage * 2 + half) * 32 / w.group_size, num_groups - 1);
-        const bool is_valid = first_tile + c < num_tiles;
-        const int64_t index = (static_cast<int64_t>(first_tile + c) * num_groups + group) * 8 + pair;
-        scales[c][half] = is_valid ? __ldg(static_cast<const uint32_t*>(w.scales) + index) : 0u;
-        zeros[c][half] = 0x0808u;
-        if (w.has_zeros && is_valid) zeros[c][half] = __ldg(static_cast<const uint16_t*>(w.zeros) + index);
+      for (int c = 0; c < kChannelTiles; ++c) {
+        scales[c][half] = __ldg(source.scales[c] + index);
+        zeros[c][half] = source.has_zeros ? __ldg(source.zeros[c] + index) : uint16_t{0x0808};
       }
     }
   }
@@ -128,12 +173,13 @@ __device__ void MultiplySkinnyHalf(const uint4* weights, const uint4* tokens, in
   uint32_t a[kChannelTiles][2][4];
 #pragma unroll
   for (int c = 0; c < kChannelTiles; ++c) {
-    Format::Operands(weights + c * Format::kLaneUnits * kSkinnyThreads, half, zeros[c][half], a[c]);
+    Format::template Operands<kSkinnyThreads>(weights + c * Format::kLaneUnits * kSkinnyThreads, half, zeros[c][half],
+                                              a[c]);
   }
   const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
   for (int j = 0; j < kTokenTiles; ++j) {
-    if (j >= num_token_tiles) break;
+    if (j > 0 && j >= num_token_tiles) break;
     const uint4 x = tokens[(half * kTokenTiles * 8 + j * 8) * 4 + lane];
     const uint32_t b[2][2] = {{x.x, x.y}, {x.z, x.w}};
 #pragma unroll

@@ -126,14 +126,27 @@ __device__ __forceinline__ uint32_t Prmt(uint32_t a, uint32_t b, uint32_t select
   return d;
 }
 
-// Read-only data that is used once, such as weights: not kept in L1, first to leave L2.
-__device__ __forceinline__ uint4 LoadStream16(const void* global) {
+// Read-only data that is used once, such as weights: not kept in L1, first to leave L2. The policy is made once.
+__device__ __forceinline__ uint64_t StreamPolicy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+__device__ __forceinline__ uint4 LoadStream16(const void* global, uint64_t policy) {
   uint4 v;
-  asm volatile(
-      "{ .reg .b64 policy; createpolicy.fractional.L2::evict_first.b64 policy, 1.0;"
-      " ld.global.nc.L1::no_allocate.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], policy; }"
-      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-      : "l"(global));
+  asm volatile("ld.global.nc.L1::no_allocate.L2::cache_hint.v4.u32 {%0, %1, %2, %3}, [%4], %5;"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(global), "l"(policy));
+  return v;
+}
+__device__ __forceinline__ uint4 LoadStream16(const void* global) { return LoadStream16(global, StreamPolicy()); }
+// What a predecessor wrote, from a pointer that has been pinned: not before a GridDependencyWait that comes first.
+__device__ __forceinline__ uint4 LoadGlobal16(const void* global) {
+  uint4 v;
+  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(global)
+               : "memory");
   return v;
 }
 __device__ __forceinline__ uint2 LoadStream8(const void* global) {
@@ -147,6 +160,14 @@ __device__ __forceinline__ uint2 LoadStream8(const void* global) {
 }
 __device__ __forceinline__ void PrefetchL2(const void* global) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(global));
+}
+
+// The same pointer, of which the compiler forgets where it came from: it stays in a register instead of being computed
+// anew at every use.
+template <typename T>
+__device__ __forceinline__ T* Pin(T* pointer) {
+  asm volatile("" : "+l"(pointer));
+  return pointer;
 }
 
 // Programmatic dependent launch: nothing a predecessor touches before the wait; the launch lets the next kernel start.

@@ -102,9 +102,15 @@ uint32_t Lop3(uint32_t a, uint32_t b, uint32_t c) {
 }
 inline uint32_t Prmt(uint32_t a, uint32_t b, uint32_t selector) { return simt::reference::Prmt(a, b, selector); }
 
-inline uint4 LoadStream16(const void* global) { return simt::LoadAligned<uint4>(global); }
+inline uint64_t StreamPolicy() { return 0; }
+inline uint4 LoadStream16(const void* global, uint64_t /*policy*/ = 0) { return simt::LoadAligned<uint4>(global); }
+inline uint4 LoadGlobal16(const void* global) { return simt::LoadAligned<uint4>(global); }
 inline uint2 LoadStream8(const void* global) { return simt::LoadAligned<uint2>(global); }
 inline void PrefetchL2(const void*) {}
+template <typename T>
+T* Pin(T* pointer) {
+  return pointer;
+}
 inline void GridDependencyWait() { simt::NoteGridDependencyWait(); }
 inline void GridDependencyLaunch() {}
 
