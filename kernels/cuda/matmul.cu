@@ -169,6 +169,8 @@ cudaError_t LaunchMatmul(const MatmulLaunch& launch, cudaStream_t stream) {
   switch (plan.kernel) {
     case MatmulKernel::kPlain:
       return LaunchPlainMatmul(task, stream);
+    case MatmulKernel::kGemv:
+      return LaunchGemvMatmul(task, stream);
     case MatmulKernel::kSkinny:
       return LaunchSkinnyMatmul(task, stream);
     case MatmulKernel::kTile:

@@ -50,6 +50,9 @@ struct MatmulTask {
 // One thread an output, any shape: the twin the others are tested against, and the fallback.
 cudaError_t LaunchPlainMatmul(const MatmulTask& task, cudaStream_t stream);
 
+// Up to GemvRows rows, and weights as the skinny kernel's; REQUIRES as there, and K a multiple of kGemvStageBytes.
+cudaError_t LaunchGemvMatmul(const MatmulTask& task, cudaStream_t stream);
+
 // Passes of up to kSkinnyRows rows; any weight but dense of another type than x's. REQUIRES: 16-byte aligned rows of x,
 // K a multiple of 16 bytes of x.
 cudaError_t LaunchSkinnyMatmul(const MatmulTask& task, cudaStream_t stream);

@@ -14,6 +14,7 @@ constexpr double kMemoryBytes = 16;
 constexpr double kL2Bytes = 32;
 constexpr double kSharedBytes = 128;
 constexpr double kProducts = 1024;    // of 16-bit numbers on tensor cores; twice of int8
+constexpr double kProductsOfDot = 4;  // that a product outside of tensor cores costs
 constexpr double kWarpgroupGain = 2;  // of products straight from shared memory, on the one architecture that has them
 constexpr double kUnpackedInputs = 96;  // grouped weights to 16 bits
 constexpr double kScaledInputs = 25;    // and spread along k, and times their scales
@@ -127,6 +128,30 @@ Work SkinnyWork(const MatmulProblem& problem, int64_t num_passes, int rows_per_p
   work.slot_sums = static_cast<int64_t>(block.num_channels) * block.max_rows;
   work.blocks_per_processor = block.blocks_per_processor;
   return work;
+}
+
+// A block has all of its channels' K, so that whoever has one block more than others takes longer.
+MatmulCandidate PlanGemv(const MatmulProblem& problem) {
+  MatmulCandidate candidate = {.kernel = MatmulKernel::kGemv, .skip_reason = OperandFault(problem)};
+  const WeightOnDevice& w = problem.w;
+  if (w.k * XBytes(w) % kGemvStageBytes != 0) candidate.skip_reason = "K is not a multiple of 128 bytes";
+  if (problem.num_rows > GemvRows(w)) candidate.skip_reason = "more rows than a product has columns";
+  if (candidate.skip_reason != nullptr) return candidate;
+  const double k_bytes = static_cast<double>(w.k) * XBytes(w);
+  const auto num_rows = static_cast<double>(problem.num_rows);
+  const auto num_inputs = static_cast<double>(RoundUp(w.n, kTileChannels) * w.k);
+  const int64_t num_tiles = CeilDiv(w.n, kTileChannels);
+  Work work;
+  work.memory_bytes = WeightBytes(w) + num_rows * (k_bytes + 2.0 * static_cast<double>(w.n));
+  work.l2_bytes = WeightBytes(w) + static_cast<double>(num_tiles) * num_rows * k_bytes;
+  work.products = XBytes(w) == 1 ? num_rows * num_inputs * kProductsOfDot : 8 * num_inputs;
+  if (w.group_size != 0) work.unpacked_inputs = num_inputs;
+  const int64_t most_tiles = CeilDiv(num_tiles, problem.num_multiprocessors);
+  const double busiest = static_cast<double>(most_tiles * problem.num_multiprocessors) / static_cast<double>(num_tiles);
+  candidate.rows_per_pass = static_cast<int>(problem.num_rows);
+  candidate.num_blocks = static_cast<int>(num_tiles);
+  candidate.cost_clocks = kStartClocks + busiest * WorkClocks(work, problem.num_multiprocessors);
+  return candidate;
 }
 
 MatmulCandidate PlanSkinny(const MatmulProblem& problem) {
@@ -266,6 +291,8 @@ const char* MatmulKernelName(MatmulKernel kernel) {
   switch (kernel) {
     case MatmulKernel::kPlain:
       return "plain";
+    case MatmulKernel::kGemv:
+      return "gemv";
     case MatmulKernel::kSkinny:
       return "skinny";
     case MatmulKernel::kTile:
@@ -293,8 +320,8 @@ int64_t ExpandedChannels(const WeightOnDevice& w, size_t scratch_bytes) {
 }
 
 std::array<MatmulCandidate, kNumMatmulKernels> MatmulCandidates(const MatmulProblem& problem) {
-  return {PlanPlain(problem), PlanSkinny(problem), PlanTileOnly(problem), PlanExpandTile(problem),
-          PlanWarpgroup(problem)};
+  return {PlanPlain(problem),    PlanGemv(problem),       PlanSkinny(problem),
+          PlanTileOnly(problem), PlanExpandTile(problem), PlanWarpgroup(problem)};
 }
 
 MatmulCandidate PlanMatmul(const MatmulProblem& problem) {

@@ -12,8 +12,8 @@
 
 namespace millrace::cuda {
 
-enum class MatmulKernel : uint8_t { kPlain, kSkinny, kTile, kExpandTile, kWarpgroup };
-inline constexpr int kNumMatmulKernels = 5;
+enum class MatmulKernel : uint8_t { kPlain, kGemv, kSkinny, kTile, kExpandTile, kWarpgroup };
+inline constexpr int kNumMatmulKernels = 6;
 const char* MatmulKernelName(MatmulKernel kernel);
 
 struct MatmulProblem {

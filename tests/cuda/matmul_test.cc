@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/matmul_kernels.h"
@@ -94,6 +95,16 @@ void RunSkinny(const Format& format, const Size& size, const Sharing& sharing) {
   RunShared(matmul, sharing, cuda::LaunchSkinnyMatmul, "skinny");
 }
 
+void RunGemv(const Format& format, const Size& size) {
+  MatmulCase matmul(ShapeOf(format, size), static_cast<uint32_t>(size.m * 1000 + size.n));
+  EXPECT(cuda::LaunchGemvMatmul(matmul.Task(), nullptr) == cudaSuccess) << Describe(matmul.shape());
+  matmul.Check("gemv");
+  const std::vector<unsigned char> first = matmul.Output();
+  matmul.Poison();
+  EXPECT(cuda::LaunchGemvMatmul(matmul.Task(), nullptr) == cudaSuccess);
+  EXPECT(matmul.Output() == first) << "gemv" << Describe(matmul.shape()) << "differs when run again";
+}
+
 void RunTile(const Format& format, const Size& size, const Sharing& sharing) {
   MatmulCase matmul(ShapeOf(format, size), static_cast<uint32_t>(size.m * 1000 + size.n));
   RunShared(matmul, sharing, cuda::LaunchTileMatmul, "tile");
@@ -131,6 +142,45 @@ KERNEL_TEST("matmul plain: bias, residual, float32 outputs and weights of anothe
     for (const DType w : {DType::kF32, DType::kF16, DType::kBF16}) {
       RunPlain({.w_dtype = w, .m = 2, .n = 35, .k = 13, .out_dtype = out, .has_bias = true, .has_residual = true});
     }
+  }
+}
+
+KERNEL_TEST("matmul gemv: every format, rows and channels around the edges of tiles, stages around those of warps") {
+  RunGemv(kInt4, {1, 1, 128});
+  RunGemv(kInt4Half, {3, 17, 64});  // one stage: seven warps have nothing
+  RunGemv(kInt4Zeros, {8, 15, 64 * 9});
+  RunGemv(kInt4Zeros, {2, 33, 64 * 75});  // more stages of a warp than are fetched ahead
+  RunGemv(kInt4, {5, 16, 64 * 130});
+  RunGemv(kInt4F16, {4, 31, 64 * 7});
+  RunGemv(kInt4Half, {7, 40, 64 * 66});
+  RunGemv(kInt8Grouped, {1, 20, 64 * 8});
+  RunGemv(kInt8Grouped, {8, 5, 64 * 35});
+  RunGemv(kInt8GroupedF16, {3, 47, 64 * 40});
+  RunGemv(kDenseBf16, {1, 16, 64});
+  RunGemv(kDenseF16, {8, 33, 64 * 19});
+  RunGemv(kDenseBf16, {3, 9, 64 * 33});
+  for (int rows = 1; rows <= 4; ++rows) {
+    RunGemv(kInt8, {rows, 17 * rows, 128 * 3});
+    RunGemv(kInt8, {rows, 15, 128 * 19});
+  }
+}
+
+KERNEL_TEST("matmul gemv: int8 has the bits of the skinny kernel, and what it cannot take is refused") {
+  for (int rows = 1; rows <= 4; ++rows) {
+    MatmulShape shape = ShapeOf(kInt8, {rows, 45, 128 * 11});
+    shape.has_bias = true, shape.has_residual = true;
+    MatmulCase matmul(shape, 6);
+    EXPECT(cuda::LaunchGemvMatmul(matmul.Task(), nullptr) == cudaSuccess);
+    matmul.Check("gemv");
+    const std::vector<unsigned char> gemv = matmul.Output();
+    matmul.Poison();
+    RunShared(matmul, {8, 1, 1}, cuda::LaunchSkinnyMatmul, "skinny");
+    EXPECT(matmul.Output() == gemv) << rows << "rows";
+  }
+  for (const auto& [format, size] : {std::pair(kInt8, Size{5, 16, 128}), std::pair(kInt4, Size{9, 16, 128}),
+                                     std::pair(kInt8, Size{1, 16, 144}), std::pair(kInt4Zeros, Size{1, 16, 96})}) {
+    MatmulCase matmul(ShapeOf(format, size), 6);
+    EXPECT(cuda::LaunchGemvMatmul(matmul.Task(), nullptr) == cudaErrorInvalidValue) << Describe(matmul.shape());
   }
 }
 
