@@ -50,6 +50,7 @@ struct SkinnyRing {
   SkinnyPlace place;
   int end_stage;
   typename Format::Source weights[kChannelTiles];
+  SkinnyGroupSource<kChannelTiles> groups;
   SkinnyTokens<Shape> tokens;
 
   __device__ SkinnyRing(const MatmulTask& the_task, const SkinnyPlace& the_place, int the_end_stage)
@@ -57,6 +58,7 @@ struct SkinnyRing {
         task(the_task),
         place(the_place),
         end_stage(the_end_stage),
+        groups(task.w, place.first_tile),
         tokens(the_task, the_place) {
 #pragma unroll
     for (int c = 0; c < kChannelTiles; ++c) weights[c] = Format::Source::Of(task.w, place.first_tile + c);
@@ -64,10 +66,16 @@ struct SkinnyRing {
   __device__ void LoadWeights(int stage, int slot) const {
     if (stage >= end_stage) return;
     LoadSkinnyWeights<Format, kChannelTiles>(weights, stage, shared + slot * Shape::kStageUnits);
+    if constexpr (Format::kIsGrouped) groups.Load(stage, Groups(slot));
   }
   __device__ void LoadTokens(int stage, int slot) const {
     if (stage < end_stage) tokens.Load(stage, shared + slot * Shape::kStageUnits + Shape::kWeightUnits);
     ptx::CpAsyncCommit();
+  }
+  // Of this warp's tiles.
+  __device__ unsigned char* Groups(int slot) const {
+    uint4* const all = shared + slot * Shape::kStageUnits + Shape::kWeightUnits + Shape::kTokenUnits;
+    return reinterpret_cast<unsigned char*>(all) + threadIdx.x / 32 * kChannelTiles * kStageGroupBytes;
   }
   __device__ const uint4* Weights(int slot) const { return shared + slot * Shape::kStageUnits + threadIdx.x; }
   __device__ const uint4* Tokens(int slot) const { return shared + slot * Shape::kStageUnits + Shape::kWeightUnits; }
@@ -79,12 +87,10 @@ __device__ void SumSkinny(const Ring& ring, const Segment& segment, typename For
                           float (*totals)[4]) {
   constexpr int kNumStages = Ring::kNumStages;
   constexpr int kStagesAtOnce = kChannelTiles * kTokenTiles <= 4 ? 2 : 1;
-  const SkinnyGroupSource<kChannelTiles> source(ring.task.w, ring.place.first_tile);
   SkinnyGroups<kChannelTiles> groups = {};
-  SkinnyGroups<kChannelTiles> next_groups = {};
-  if constexpr (Format::kIsGrouped) next_groups.Load(source, segment.first_stage);
+  const bool has_zeros = ring.task.w.has_zeros;
   const int end_stage = ring.end_stage;
-  const int last_of_group = (1 << source.shift) - 1;
+  const int last_of_group = (1 << ring.groups.shift) - 1;
   const int num_token_tiles = (ring.place.num_rows + 7) / 8;
   int slot = 0;
 #pragma unroll kStagesAtOnce
@@ -94,10 +100,7 @@ __device__ void SumSkinny(const Ring& ring, const Segment& segment, typename For
     const int free_slot = slot == 0 ? kNumStages - 1 : slot - 1;
     ring.LoadWeights(stage + kNumStages - 1, free_slot);
     ring.LoadTokens(stage + kNumStages - 1, free_slot);
-    if constexpr (Format::kIsGrouped) {
-      groups = next_groups;
-      next_groups.Load(source, stage + 1);
-    }
+    if constexpr (Format::kIsGrouped) groups.Read(ring.Groups(slot), has_zeros);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       MultiplySkinnyHalf<Format, kChannelTiles, kTokenTiles>(ring.Weights(slot), ring.Tokens(slot), num_token_tiles,

@@ -18,6 +18,11 @@ inline constexpr int kHalfBytes = 64;  // of a row of x: what two products take
 inline constexpr int kStageBytes = kSkinnyStageBytes;
 static_assert(kStageBytes == 2 * kHalfBytes);
 
+// Scales and zero points of a warp's tile in a stage: [half][pair of channels g, g + 8], 4 and 2 bytes each.
+inline constexpr int kGroupScaleBytes = 8 * 4;  // of a tile's group
+inline constexpr int kGroupZeroBytes = 8 * 2;
+inline constexpr int kStageGroupBytes = 2 * (kGroupScaleBytes + kGroupZeroBytes);
+
 template <typename Format, int kChannelTiles, int kTokenTiles>
 struct SkinnyShape {
   static constexpr int kXBytes = Format::kXBytes;  // of an element of x
@@ -25,9 +30,11 @@ struct SkinnyShape {
   static constexpr int kTokens = 8 * kTokenTiles;
   static constexpr int kWeightUnits = kChannelTiles * Format::kLaneUnits * kSkinnyThreads;  // of 16 bytes
   static constexpr int kTokenUnits = kTokens * kStageBytes / 16;
-  static constexpr int kStageUnits = kWeightUnits + kTokenUnits;
-  // Two blocks of 96 KiB share a multiprocessor of sm_90; one fits where a block may have 99 KiB.
-  static constexpr int kNumStages = std::min(8, 96 * 64 / kStageUnits);
+  static constexpr int kGroupUnits = Format::kIsGrouped ? kSkinnyWarps * kChannelTiles * kStageGroupBytes / 16 : 0;
+  static constexpr int kStageUnits = kWeightUnits + kTokenUnits + kGroupUnits;
+  // Two blocks of 96 KiB share a multiprocessor of sm_90; one fits where a block may have 99 KiB, but two of 48 KiB.
+  static constexpr int kStagesIn48KiB = 48 * 64 / kStageUnits;
+  static constexpr int kNumStages = std::min(8, kStagesIn48KiB >= 6 ? kStagesIn48KiB : 96 * 64 / kStageUnits);
   static constexpr int kSharedBytes = kNumStages * kStageUnits * 16;
   static constexpr int kNumSums = kChannelTiles * kTokenTiles;
   static_assert(kNumStages >= 3);
@@ -108,44 +115,59 @@ __device__ void LoadSkinnyWeights(const typename Format::Source (&sources)[kChan
   }
 }
 
-// Where a lane finds the scales and zero points of the channels g and g + 8 of its tiles.
+// What this lane copies of scales and zero points, 4 bytes a stage and tile: a pair's scales, or two pairs' zero
+// points.
 template <int kChannelTiles>
 struct SkinnyGroupSource {
-  const uint32_t* scales[kChannelTiles];
-  const uint16_t* zeros[kChannelTiles];
-  bool has_zeros;
+  const char* from[kChannelTiles];
+  int step;   // from a group to the next
+  int half;   // of a stage
   int shift;  // from the number of a half to its group's
   int last_group;
+  bool is_active;
 
   __device__ SkinnyGroupSource(const WeightOnDevice& w, int first_tile) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const bool is_scale = lane < 16;
     shift = w.group_size / 64;  // of 32, 64 and 128
     const int num_groups = static_cast<int>(w.k) / 32 >> shift;
     last_group = num_groups - 1;
-    has_zeros = w.has_zeros;
-    const int pair = static_cast<int>(threadIdx.x) % 32 / 4;
+    is_active = is_scale || (w.has_zeros && lane < 24);
+    half = is_scale ? lane / 8 : lane / 4 % 2;
+    step = is_scale ? kGroupScaleBytes : kGroupZeroBytes;
+    const char* const first = static_cast<const char*>(is_scale ? w.scales : w.zeros) + lane * 4 % step;
+#pragma unroll
+    for (int c = 0; c < kChannelTiles; ++c)
+      from[c] = ptx::Pin(first + ClampTile(w, first_tile + c) * num_groups * step);
+  }
+  // `groups`: of the warp's first tile.
+  __device__ void Load(int stage, unsigned char* groups) const {
+    if (!is_active) return;
+    const int group = min((stage * 2 + half) >> shift, last_group);
 #pragma unroll
     for (int c = 0; c < kChannelTiles; ++c) {
-      const int64_t index = ClampTile(w, first_tile + c) * num_groups * 8 + pair;
-      scales[c] = ptx::Pin(static_cast<const uint32_t*>(w.scales) + index);
-      zeros[c] = ptx::Pin(static_cast<const uint16_t*>(w.zeros) + index);
+      ptx::CpAsync4(groups + c * kStageGroupBytes + threadIdx.x % 32 * 4, from[c] + group * step, true);
     }
   }
 };
 
-// Scales and zero points of a stage's halves.
+// Those of the lane's channels, for a stage's halves.
 template <int kChannelTiles>
 struct SkinnyGroups {
   uint32_t scales[kChannelTiles][2];
   uint32_t zeros[kChannelTiles][2];
 
-  __device__ void Load(const SkinnyGroupSource<kChannelTiles>& source, int stage) {
+  __device__ void Read(const unsigned char* groups, bool has_zeros) {
+    const int pair = static_cast<int>(threadIdx.x) % 32 / 4;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int index = min((stage * 2 + half) >> source.shift, source.last_group) * 8;
+    for (int c = 0; c < kChannelTiles; ++c) {
+      const unsigned char* const tile = groups + c * kStageGroupBytes;
+      const auto* const tile_scales = reinterpret_cast<const uint32_t*>(tile) + pair;
+      const auto* const tile_zeros = reinterpret_cast<const uint16_t*>(tile + 2 * kGroupScaleBytes) + pair;
 #pragma unroll
-      for (int c = 0; c < kChannelTiles; ++c) {
-        scales[c][half] = __ldg(source.scales[c] + index);
-        zeros[c][half] = source.has_zeros ? __ldg(source.zeros[c] + index) : uint16_t{0x0808};
+      for (int i = 0; i < 2; ++i) {
+        scales[c][i] = tile_scales[i * kGroupScaleBytes / 4];
+        zeros[c][i] = has_zeros ? tile_zeros[i * kGroupZeroBytes / 2] : 0x0808u;
       }
     }
   }
