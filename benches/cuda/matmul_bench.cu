@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The matmul of every weight format at the shapes of Llama-3.1-8B, from one row to a prefill. Prints JSON lines: GB/s
+// The matmul of every weight format at the shapes of Llama-3.1-8B, from one row to a prefill, by the kernel that the
+// plan chooses and by those whose cost it puts at up to twice as much: the plan is a model. Prints JSON lines: GB/s
 // of the bytes that must move and their share of the copy bandwidth, TFLOP/s and their share of what mma.sync alone
 // reaches with its operands in registers; both roofs are measured in the same run. See timing.h.
 #include <algorithm>
@@ -85,7 +86,19 @@ struct Machine {
   double int8_roof = 0;
 };
 
-// Of the layer's copies, one after the other.
+constexpr double kWorthTiming = 2;  // candidates that cost at most so many times the plan's choice
+
+cuda::MatmulProblem ProblemOf(const cuda::MatmulLaunch& launch) {
+  return {.num_rows = launch.out.rows,
+          .w = launch.w,
+          .x_dtype = launch.x_quantized.values != nullptr ? DType::kI8 : DType::kBF16,
+          .num_multiprocessors = launch.num_multiprocessors,
+          .has_warpgroups = launch.has_warpgroups,
+          .partial_bytes = size_t{48} << 20,
+          .scratch_bytes = size_t{64} << 20};
+}
+
+// Of the layer's copies, one after the other, by one kernel.
 void ReportMatmul(const Format& format, const Layer& layer, const std::vector<cuda::MatmulLaunch>& copies,
                   const Machine& machine) {
   const cuda::MatmulLaunch& launch = copies.front();
@@ -100,20 +113,26 @@ void ReportMatmul(const Format& format, const Layer& layer, const std::vector<cu
       rows * (static_cast<double>(layer.k) * (is_int8 ? 1 : 2) + 2.0 * static_cast<double>(layer.n));
   const double seconds = timing.median_us * 1e-6;
   const double flops = 2 * rows * static_cast<double>(layer.n) * static_cast<double>(layer.k) / seconds;
-  const cuda::MatmulCandidate plan = cuda::PlanMatmul({.num_rows = launch.out.rows,
-                                                       .w = launch.w,
-                                                       .x_dtype = is_int8 ? DType::kI8 : DType::kBF16,
-                                                       .num_multiprocessors = machine.num_multiprocessors,
-                                                       .has_warpgroups = machine.has_warpgroups,
-                                                       .partial_bytes = size_t{48} << 20,
-                                                       .scratch_bytes = size_t{64} << 20});
+  const bool is_planned = cuda::PlanMatmul(ProblemOf(launch)).kernel == *launch.kernel;
   std::printf(
-      "{\"what\": \"matmul %s\", \"shape\": \"%s %lld rows\", \"kernel\": \"%s\", \"us\": %.2f, \"spread_us\": %.2f, "
-      "\"GB/s\": %.1f, \"of_copy_bandwidth\": %.3f, \"TFLOP/s\": %.2f, \"of_mma_sync\": %.3f}\n",
-      format.name, layer.name, static_cast<long long>(launch.out.rows), cuda::MatmulKernelName(plan.kernel),
-      timing.median_us, timing.spread_us, num_bytes / seconds / 1e9, num_bytes / seconds / machine.bandwidth,
-      flops / 1e12, flops / (is_int8 ? machine.int8_roof : machine.bf16_roof));
+      "{\"what\": \"matmul %s\", \"shape\": \"%s %lld rows\", \"kernel\": \"%s\", \"planned\": %s, \"us\": %.2f, "
+      "\"spread_us\": %.2f, \"GB/s\": %.1f, \"of_copy_bandwidth\": %.3f, \"TFLOP/s\": %.2f, \"of_mma_sync\": %.3f}\n",
+      format.name, layer.name, static_cast<long long>(launch.out.rows), cuda::MatmulKernelName(*launch.kernel),
+      is_planned ? "true" : "false", timing.median_us, timing.spread_us, num_bytes / seconds / 1e9,
+      num_bytes / seconds / machine.bandwidth, flops / 1e12, flops / (is_int8 ? machine.int8_roof : machine.bf16_roof));
   std::fflush(stdout);
+}
+
+// By every kernel that the plan's model does not rule out.
+void ReportCandidates(const Format& format, const Layer& layer, std::vector<cuda::MatmulLaunch>& copies,
+                      const Machine& machine) {
+  const cuda::MatmulProblem problem = ProblemOf(copies.front());
+  const double least_cost = cuda::PlanMatmul(problem).cost_clocks;
+  for (const cuda::MatmulCandidate& candidate : cuda::MatmulCandidates(problem)) {
+    if (candidate.skip_reason != nullptr || candidate.cost_clocks > kWorthTiming * least_cost) continue;
+    for (cuda::MatmulLaunch& copy : copies) copy.kernel = candidate.kernel;
+    ReportMatmul(format, layer, copies, machine);
+  }
 }
 
 // Memory of a layer, freed with it.
@@ -164,9 +183,9 @@ void BenchLayer(const Format& format, const Layer& layer, const Machine& machine
                                                           : memory.Random<int32_t>(sizes.values_bytes);
     copy.w.scales = memory.Random<float>(sizes.scales_bytes);
   }
-  for (const int64_t rows : {1, 4, 8, 16, 17, 32, 64, 65, 128, 129, 176, 177, 256, 512, 2048}) {
+  for (const int64_t rows : {1, 2, 4, 5, 8, 9, 16, 17, 32, 64, 65, 128, 129, 176, 177, 256, 512, 2048}) {
     for (cuda::MatmulLaunch& copy : copies) copy.x.rows = copy.out.rows = rows;
-    ReportMatmul(format, layer, copies, machine);
+    ReportCandidates(format, layer, copies, machine);
   }
 }
 

@@ -164,7 +164,9 @@ cudaError_t LaunchMatmul(const MatmulLaunch& launch, cudaStream_t stream) {
   if (error == cudaSuccess) error = MakeTask(launch, stream, task);
   if (error != cudaSuccess) return error;
   const MatmulProblem problem = ProblemOf(launch, task);
-  const MatmulCandidate plan = PlanMatmul(problem);
+  const MatmulCandidate plan =
+      launch.kernel ? MatmulCandidates(problem)[static_cast<size_t>(*launch.kernel)] : PlanMatmul(problem);
+  if (plan.skip_reason != nullptr) return cudaErrorInvalidValue;
   Apply(plan, task);
   switch (plan.kernel) {
     case MatmulKernel::kPlain:

@@ -12,8 +12,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "kernels/cuda/matmul_pack.h"
+#include "kernels/cuda/matmul_plan.h"
 #include "kernels/cuda/quantized_rows.h"
 #include "kernels/tensor.h"
 
@@ -28,16 +30,18 @@ struct MatmulLaunch {
   const void* residual = nullptr;  // null, or [T, N] of out's dtype and stride; may alias out
   void* workspace = nullptr;       // MatmulWorkspaceBytes, 256-byte aligned, zeroed once before its first use
   size_t workspace_bytes = 0;
-  int num_multiprocessors = 0;  // of the device
-  bool has_warpgroups = false;  // of the device: it is sm_90, and the kernels are built for sm_90a
-  bool is_dependent = false;    // programmatic dependent launch on the stream's previous kernel
+  int num_multiprocessors = 0;         // of the device
+  bool has_warpgroups = false;         // of the device: it is sm_90, and the kernels are built for sm_90a
+  bool is_dependent = false;           // programmatic dependent launch on the stream's previous kernel
+  std::optional<MatmulKernel> kernel;  // instead of the plan's choice, for benches and tests
 };
 
 // One workspace serves all matmuls of a stream, one after the other. Grows with rows only for quantised activations.
 size_t MatmulWorkspaceBytes(int64_t max_rows, int64_t max_n, int64_t max_k);
 
 // REQUIRES: shapes as above, w as PackWeight laid it out, out not overlapping x. Any T, N, K >= 1; rows that are not
-// 16-byte aligned are served by the plain kernel. cudaErrorInvalidValue: a dtype pair no kernel takes.
+// 16-byte aligned are served by the plain kernel. cudaErrorInvalidValue: a dtype pair no kernel takes, or a
+// `kernel` that cannot run.
 cudaError_t LaunchMatmul(const MatmulLaunch& launch, cudaStream_t stream);
 
 }  // namespace millrace::cuda

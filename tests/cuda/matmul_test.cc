@@ -386,6 +386,18 @@ KERNEL_TEST("matmul: a launch that makes no sense is refused") {
   cuda::MatmulLaunch launch = matmul.Launch();
   launch.num_multiprocessors = 2;
   EXPECT(cuda::LaunchMatmul(launch, nullptr) == cudaErrorInvalidValue) << "no workspace";
+  DeviceArray<unsigned char> workspace(std::vector<unsigned char>(cuda::MatmulWorkspaceBytes(1, 8, 64) + 256, 0));
+  launch.workspace = workspace.data() + (256 - reinterpret_cast<uintptr_t>(workspace.data()) % 256) % 256;
+  launch.workspace_bytes = cuda::MatmulWorkspaceBytes(1, 8, 64);
+  for (const cuda::MatmulKernel kernel :
+       {cuda::MatmulKernel::kGemv, cuda::MatmulKernel::kSkinny, cuda::MatmulKernel::kPlain}) {
+    launch.kernel = kernel;
+    matmul.Poison();
+    EXPECT(cuda::LaunchMatmul(launch, nullptr) == cudaSuccess) << cuda::MatmulKernelName(kernel);
+    matmul.Check(cuda::MatmulKernelName(kernel));
+  }
+  launch.kernel = cuda::MatmulKernel::kWarpgroup;
+  EXPECT(cuda::LaunchMatmul(launch, nullptr) == cudaErrorInvalidValue) << "a kernel that does not take the weights";
 }
 
 }  // namespace
