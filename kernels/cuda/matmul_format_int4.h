@@ -32,6 +32,7 @@ struct Int4Format {
       const int64_t first = ClampTile(w, tile) * num_stages * kStageStep + threadIdx.x % 32 * 16;
       return {ptx::Pin(static_cast<const char*>(w.values) + first)};
     }
+    __device__ void Advance(int num_bytes) { unit += num_bytes; }
     __device__ const char* Unit(int /*unit*/) const { return unit; }
     __device__ static bool IsValid(int /*stage*/, int /*unit*/) { return true; }
   };

@@ -54,6 +54,7 @@ struct GroupedInt8Format {
       return {
           {ptx::Pin(first + LaneChannel(w, tile, 0) * w.stride), ptx::Pin(first + LaneChannel(w, tile, 1) * w.stride)}};
     }
+    __device__ void Advance(int num_bytes) { rows[0] += num_bytes, rows[1] += num_bytes; }
     __device__ const char* Unit(int unit) const { return rows[unit]; }
     __device__ static bool IsValid(int /*stage*/, int /*unit*/) { return true; }
   };

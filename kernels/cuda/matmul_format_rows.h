@@ -34,6 +34,7 @@ struct RowFormat {
                ptx::Pin(first + LaneChannel(w, tile, 1) * stride_bytes)},
               static_cast<int>(w.k) * kXBytes - lane_byte};
     }
+    __device__ void Advance(int by_bytes) { rows[0] += by_bytes, rows[1] += by_bytes, num_bytes -= by_bytes; }
     __device__ const char* Unit(int unit) const { return rows[unit % 2] + unit / 2 * kHalfBytes; }
     __device__ bool IsValid(int stage, int unit) const {
       return stage * kStageBytes + unit / 2 * kHalfBytes < num_bytes;

@@ -51,6 +51,7 @@ struct TensorProducts {
   __device__ TensorProducts(const MatmulTask& task, int warp)
       : row(RowOfX(task, static_cast<int>(threadIdx.x) % 32 / 4, warp)) {}
   __device__ X Load(int byte) const { return ptx::LoadGlobal16(row + byte); }
+  __device__ void Advance(int num_bytes) { row += num_bytes; }
   __device__ static int RowOf(int i) { return static_cast<int>(threadIdx.x) % 4 * 2 + i; }
 
   __device__ static void Add(const uint4* units, uint32_t zeros, int half, const X& x, float (&sums)[4]) {
@@ -91,6 +92,10 @@ struct DotProducts {
     for (int i = 0; i < kNumRows; ++i) x.rows[i] = ptx::LoadGlobal16(rows[i] + byte);
     return x;
   }
+  __device__ void Advance(int num_bytes) {
+#pragma unroll
+    for (int i = 0; i < kNumRows; ++i) rows[i] += num_bytes;
+  }
   __device__ static int RowOf(int i) { return static_cast<int>(threadIdx.x) % 4 == 0 ? i : kNumRows; }
 
   __device__ static void Add(const uint4* units, uint32_t /*zeros*/, int half, const X& x, int (&sums)[2 * kNumRows]) {
@@ -129,6 +134,7 @@ struct GemvSource {
 
   __device__ GemvSource(const WeightOnDevice& w, int tile, int warp)
       : weights(Format::Source::Of(w, tile)), policy(ptx::StreamPolicy()) {
+    weights.Advance(warp * Format::Source::kStageStep);
     if constexpr (kGroups == 0) return;
     const int shift = w.group_size / 64;  // halves of a group: 1, 2 or 4
     const int64_t num_groups = w.k / 32 >> shift;
@@ -138,12 +144,11 @@ struct GemvSource {
     has_zeros = w.has_zeros;
     group_step = kGroups == 2 ? 2 * kWarps : 2 * kWarps >> shift;
   }
-  // The warp's stage number `index`.
-  __device__ void Load(int warp, int index, Stage& stage) const {
+  // The warp's stage number `index`, counted from where it has advanced to.
+  __device__ void Load(int index, Stage& stage) const {
 #pragma unroll
     for (int i = 0; i < Format::kLaneUnits; ++i) {
-      const int byte = (warp + index * kWarps) * Format::Source::kStageStep;
-      stage.units[i] = ptx::LoadStream16(weights.Unit(i) + byte, policy);
+      stage.units[i] = ptx::LoadStream16(weights.Unit(i) + index * kWarps * Format::Source::kStageStep, policy);
     }
 #pragma unroll
     for (int i = 0; i < kGroups; ++i) {
@@ -152,6 +157,12 @@ struct GemvSource {
       stage.zeros[i] = 0x0808;
       if (has_zeros) stage.zeros[i] = __ldg(reinterpret_cast<const uint16_t*>(zeros) + at);
     }
+  }
+  __device__ void Advance(int num_stages) {
+    weights.Advance(num_stages * kWarps * Format::Source::kStageStep);
+    if constexpr (kGroups == 0) return;
+    scales += num_stages * group_step * 8 * 4;
+    zeros += num_stages * group_step * 8 * 2;
   }
 };
 
@@ -175,13 +186,13 @@ __device__ void SumGemv(const MatmulTask& task, typename Products::Sum (&sums)[2
   constexpr int kAhead = kUnitsAhead / Format::kLaneUnits;
   const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);  // known to be all lanes'
   const int num_stages = (task.num_stages - warp + kWarps - 1) / kWarps;             // of this warp
-  const Source source(task.w, static_cast<int>(blockIdx.x), warp);
+  Source source(task.w, static_cast<int>(blockIdx.x), warp);
   typename Source::Stage ring[kAhead];
 #pragma unroll
   for (int s = 0; s < kAhead; ++s) {
-    if (s < num_stages) source.Load(warp, s, ring[s]);
+    if (s < num_stages) source.Load(s, ring[s]);
   }
-  const Products products(task, warp);
+  Products products(task, warp);
   ptx::GridDependencyWait();
   ptx::GridDependencyLaunch();
   typename Products::X x = {};
@@ -193,13 +204,15 @@ __device__ void SumGemv(const MatmulTask& task, typename Products::Sum (&sums)[2
       if (index >= num_stages) break;
       typename Products::Sum group_sums[2 * Products::kLaneRows] = {};
       typename Products::X now = x;
-      x = products.Load(index * kWarps * kStageBytes + kHalfBytes);
+      x = products.Load(s * kWarps * kStageBytes + kHalfBytes);
       AddHalf<Products, typename Source::Stage, kGroups>(ring[s], 0, now, group_sums, sums);
       now = x;
-      if (index + 1 < num_stages) x = products.Load((index + 1) * kWarps * kStageBytes);
+      if (index + 1 < num_stages) x = products.Load((s + 1) * kWarps * kStageBytes);
       AddHalf<Products, typename Source::Stage, kGroups>(ring[s], 1, now, group_sums, sums);
-      if (index + kAhead < num_stages) source.Load(warp, index + kAhead, ring[s]);
+      if (index + kAhead < num_stages) source.Load(s + kAhead, ring[s]);
     }
+    source.Advance(kAhead);
+    products.Advance(kAhead * kWarps * kStageBytes);
   }
 }
 
