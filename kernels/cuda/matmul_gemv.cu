@@ -30,7 +30,9 @@ namespace millrace::cuda {
 namespace {
 
 constexpr int kWarps = 8;
-constexpr int kUnitsAhead = 8;  // 16-byte loads of a lane on their way
+// Stages on their way to a lane: 6 or 8 loads of 16 bytes, which leaves registers for three blocks.
+template <typename Format>
+constexpr int kStagesAhead = Format::kLaneUnits == 1 ? 6 : 8 / Format::kLaneUnits;
 
 // Where this thread reads a row of x, if there are fewer the last one: nobody stores its sums.
 __device__ const char* RowOfX(const MatmulTask& task, int row, int warp) {
@@ -44,6 +46,7 @@ template <typename Format>
 struct TensorProducts {
   static constexpr int kRows = 8;
   static constexpr int kLaneRows = 2;
+  static constexpr int kBlocks = 3;  // of a multiprocessor
   using Sum = float;
   using X = uint4;
   const char* row;
@@ -76,6 +79,7 @@ template <int kNumRows>
 struct DotProducts {
   static constexpr int kRows = kNumRows;
   static constexpr int kLaneRows = kNumRows;
+  static constexpr int kBlocks = kNumRows < 4 ? 3 : 2;  // of a multiprocessor
   using Sum = int;
   struct X {
     uint4 rows[kNumRows];
@@ -183,7 +187,7 @@ __device__ void AddHalf(const Stage& stage, int half, const typename Products::X
 template <typename Format, typename Products, int kGroups>
 __device__ void SumGemv(const MatmulTask& task, typename Products::Sum (&sums)[2 * Products::kLaneRows]) {
   using Source = GemvSource<Format, kGroups>;
-  constexpr int kAhead = kUnitsAhead / Format::kLaneUnits;
+  constexpr int kAhead = kStagesAhead<Format>;
   const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);  // known to be all lanes'
   const int num_stages = (task.num_stages - warp + kWarps - 1) / kWarps;             // of this warp
   Source source(task.w, static_cast<int>(blockIdx.x), warp);
@@ -217,7 +221,7 @@ __device__ void SumGemv(const MatmulTask& task, typename Products::Sum (&sums)[2
 }
 
 template <typename Format, typename Products, int kGroups>
-__global__ void __launch_bounds__(32 * kWarps, 2) GemvMatmul(const MatmulTask task) {
+__global__ void __launch_bounds__(32 * kWarps, Products::kBlocks) GemvMatmul(const MatmulTask task) {
   using Sum = typename Products::Sum;
   __shared__ Sum partials[kWarps][Products::kRows][kTileChannels];
   Sum sums[2 * Products::kLaneRows] = {};
