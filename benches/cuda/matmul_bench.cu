@@ -183,7 +183,7 @@ void BenchLayer(const Format& format, const Layer& layer, const Machine& machine
                                                           : memory.Random<int32_t>(sizes.values_bytes);
     copy.w.scales = memory.Random<float>(sizes.scales_bytes);
   }
-  for (const int64_t rows : {1, 2, 4, 5, 8, 9, 16, 17, 32, 64, 65, 128, 129, 176, 177, 256, 512, 2048}) {
+  for (const int64_t rows : {1, 2, 4, 5, 8, 9, 16, 17, 32, 64, 65, 96, 128, 129, 176, 177, 256, 512, 2048}) {
     for (cuda::MatmulLaunch& copy : copies) copy.x.rows = copy.out.rows = rows;
     ReportCandidates(format, layer, copies, machine);
   }

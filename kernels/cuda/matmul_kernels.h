@@ -53,8 +53,8 @@ cudaError_t LaunchPlainMatmul(const MatmulTask& task, cudaStream_t stream);
 // Up to GemvRows rows, and weights as the skinny kernel's; REQUIRES as there, and K a multiple of kGemvStageBytes.
 cudaError_t LaunchGemvMatmul(const MatmulTask& task, cudaStream_t stream);
 
-// Passes of up to kSkinnyRows rows; any weight but dense of another type than x's. REQUIRES: 16-byte aligned rows of x,
-// K a multiple of 16 bytes of x.
+// Passes of up to SkinnyRows(w) rows; any weight but dense of another type than x's. REQUIRES: 16-byte aligned rows of
+// x, K a multiple of 16 bytes of x.
 cudaError_t LaunchSkinnyMatmul(const MatmulTask& task, cudaStream_t stream);
 
 // Tiles of up to kTileRows x 128 channels. Dense in x's type, and int8 with a scale per channel; REQUIRES as above.

@@ -6,16 +6,18 @@
 namespace millrace::cuda {
 
 // Rows of the gemv kernel, at most: products of int8 are added up row by row, others on tensor cores.
-constexpr int GemvRows(const WeightOnDevice& w) {
-  return w.format == WeightFormat::kInt8 && w.group_size == 0 ? 4 : 8;
-}
+constexpr int GemvRows(const WeightOnDevice& w) { return w.format == WeightFormat::kInt8 && w.group_size == 0 ? 4 : 8; }
 inline constexpr int kGemvStageBytes = 128;  // along k, of a row of x; K is a multiple
 
-inline constexpr int kSkinnyRows = 64;  // of a pass
-inline constexpr int kMaxSkinnyPasses = 32;
+inline constexpr int kSkinnyRows = 64;       // of a pass, of experts too
+inline constexpr int kWideSkinnyRows = 128;  // of a pass of the instance that grouped weights have besides
+constexpr int SkinnyRows(const WeightOnDevice& w) { return w.group_size != 0 ? kWideSkinnyRows : kSkinnyRows; }
+inline constexpr int kMaxSkinnyRows = 2048;  // of all passes
 inline constexpr int kSkinnyWarps = 8;
 inline constexpr int kSkinnyStageBytes = 128;    // along k, of a row of x
 inline constexpr int kManyInt4ChannelTiles = 2;  // of a warp, above 32 rows
+inline constexpr int kWideChannelTiles = 2;      // of a warp, above kSkinnyRows
+inline constexpr int kWideSumInputs = 32;        // along k, whose products are scaled at once there
 
 inline constexpr int kTileChannelsWide = 128;  // of a block of the tile kernel
 inline constexpr int kTileRows = 256;          // at most; blocks of up to half as many rows share a multiprocessor
@@ -31,7 +33,7 @@ constexpr int WarpgroupClusterBlocks(WeightFormat format) { return format == Wei
 
 // A block of the skinny kernel for passes of up to some rows.
 struct SkinnyBlock {
-  int max_rows = 0;  // 8, 16, 32 or 64
+  int max_rows = 0;  // 8, 16, 32, 64, or 128 where weights are grouped
   int warp_channels = 0;
   int num_channels = 0;
   int blocks_per_processor = 0;

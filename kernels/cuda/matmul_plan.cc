@@ -18,6 +18,7 @@ constexpr double kProductsOfDot = 4;  // that a product outside of tensor cores 
 constexpr double kWarpgroupGain = 2;  // of products straight from shared memory, on the one architecture that has them
 constexpr double kUnpackedInputs = 96;  // grouped weights to 16 bits
 constexpr double kScaledInputs = 25;    // and spread along k, and times their scales
+constexpr double kSumOperations = 128;  // a group's sum times its scale, or a zero in its place
 constexpr double kShownShare = 0.2;     // of what hides behind the slowest
 constexpr double kPlainProducts = 2;
 constexpr double kStartClocks = 4000;   // a launch, and the first bytes of a block
@@ -53,6 +54,7 @@ struct Work {
   double shared_bytes = 0;
   double products = 0;  // 16-bit
   double unpacked_inputs = 0;
+  double sum_operations = 0;
   int64_t num_tiles = 0;   // of a block, or of a cluster
   int64_t num_stages = 0;  // of a tile
   int64_t tile_sums = 0;   // of a tile
@@ -67,7 +69,7 @@ double WorkClocks(const Work& work, int num_processors) {
   const double memory = work.memory_bytes / kMemoryBytes;
   const double l2 = work.l2_bytes / kL2Bytes;
   const double tensor = std::max(work.shared_bytes / kSharedBytes, work.products / kProducts);
-  const double unpacking = work.unpacked_inputs / kUnpackedInputs;
+  const double unpacking = work.unpacked_inputs / kUnpackedInputs + work.sum_operations / kSumOperations;
   const double slowest = std::max({memory, l2, tensor, unpacking});
   return (slowest + kShownShare * (memory + l2 + tensor + unpacking - slowest)) / num_processors;
 }
@@ -88,9 +90,11 @@ void ChooseBlocks(const Work& work, const MatmulProblem& problem, MatmulCandidat
   candidate.cost_clocks = wave_clocks + (num_left > 0 ? tile_clocks : 0);
   const double tile_bytes = 4.0 * static_cast<double>(work.tile_sums * work.cluster_blocks);
   const double slot_bytes = 4.0 * static_cast<double>(work.slot_sums * work.cluster_blocks);
+  const int64_t room_blocks = static_cast<int64_t>(static_cast<double>(problem.partial_bytes) / (2 * slot_bytes));
+  const int64_t most_blocks = std::min(num_slots, room_blocks);
   for (int64_t blocks = 2 * num_left; num_left > 0; blocks += num_left) {
-    blocks = std::min(blocks, num_slots);
-    if (2 * slot_bytes * static_cast<double>(blocks) > static_cast<double>(problem.partial_bytes)) break;
+    blocks = std::min(blocks, most_blocks);
+    if (blocks <= num_left) break;
     if (num_left * work.num_stages < blocks * kMinSegmentStages) break;
     const double segments =
         static_cast<double>(blocks) + (blocks % num_left == 0 ? 0.0 : static_cast<double>(num_left));
@@ -100,7 +104,7 @@ void ChooseBlocks(const Work& work, const MatmulProblem& problem, MatmulCandidat
       candidate.cost_clocks = cost;
       candidate.num_split_blocks = static_cast<int>(blocks);
     }
-    if (blocks == num_slots) break;
+    if (blocks == most_blocks) break;
   }
   if (num_waves == 0) candidate.num_blocks = candidate.num_split_blocks;
 }
@@ -122,9 +126,15 @@ Work SkinnyWork(const MatmulProblem& problem, int64_t num_passes, int rows_per_p
   work.shared_bytes =
       static_cast<double>(num_passes) * WeightBytes(w) + padded_n / block.warp_channels * num_rows * k_bytes;
   work.products = num_rows * padded_n * k_bytes / 2;
-  if (w.group_size != 0) work.unpacked_inputs = static_cast<double>(num_passes) * padded_n * static_cast<double>(w.k);
+  if (w.group_size != 0) {
+    const auto k = static_cast<double>(w.k);
+    work.unpacked_inputs = static_cast<double>(num_passes) * padded_n * k;
+    // With every group, and the sum begins anew; the wide instance's products of half a stage begin at zero anyway.
+    const double operations = block.max_rows > kSkinnyRows ? k / kWideSumInputs : 2 * k / w.group_size;
+    work.sum_operations = num_rows * padded_n * operations;
+  }
   work.num_stages = CeilDiv(w.k * XBytes(w), kSkinnyStageBytes);
-  work.tile_sums = static_cast<int64_t>(block.num_channels) * rows_per_pass;
+  work.tile_sums = block.num_channels * std::min<int64_t>(rows_per_pass, RoundUp(problem.num_rows, 8));
   work.slot_sums = static_cast<int64_t>(block.num_channels) * block.max_rows;
   work.blocks_per_processor = block.blocks_per_processor;
   return work;
@@ -145,7 +155,10 @@ MatmulCandidate PlanGemv(const MatmulProblem& problem) {
   work.memory_bytes = WeightBytes(w) + num_rows * (k_bytes + 2.0 * static_cast<double>(w.n));
   work.l2_bytes = WeightBytes(w) + static_cast<double>(num_tiles) * num_rows * k_bytes;
   work.products = XBytes(w) == 1 ? num_rows * num_inputs * kProductsOfDot : 8 * num_inputs;
-  if (w.group_size != 0) work.unpacked_inputs = num_inputs;
+  if (w.group_size != 0) {
+    work.unpacked_inputs = num_inputs;
+    work.sum_operations = 8 * 2 * num_inputs / std::min(w.group_size, kTileInputs);  // with every stage at least
+  }
   const int64_t most_tiles = CeilDiv(num_tiles, problem.num_multiprocessors);
   const double busiest = static_cast<double>(most_tiles * problem.num_multiprocessors) / static_cast<double>(num_tiles);
   candidate.rows_per_pass = static_cast<int>(problem.num_rows);
@@ -154,22 +167,28 @@ MatmulCandidate PlanGemv(const MatmulProblem& problem) {
   return candidate;
 }
 
+void TrySkinny(const MatmulProblem& problem, int64_t rows_per_pass, MatmulCandidate& best) {
+  MatmulCandidate candidate = {.kernel = MatmulKernel::kSkinny, .rows_per_pass = static_cast<int>(rows_per_pass)};
+  const int64_t num_passes = CeilDiv(problem.num_rows, rows_per_pass);
+  ChooseBlocks(SkinnyWork(problem, num_passes, candidate.rows_per_pass), problem, candidate);
+  if (best.cost_clocks < 0 || candidate.cost_clocks < best.cost_clocks) best = candidate;
+}
+
 MatmulCandidate PlanSkinny(const MatmulProblem& problem) {
   MatmulCandidate best = {.kernel = MatmulKernel::kSkinny, .skip_reason = OperandFault(problem)};
   if (best.skip_reason != nullptr) return best;
-  const int64_t min_passes = CeilDiv(problem.num_rows, kSkinnyRows);
-  if (min_passes > kMaxSkinnyPasses) {
+  if (problem.num_rows > kMaxSkinnyRows) {
     best.skip_reason = "more rows than its passes are good for";
     return best;
   }
   best.cost_clocks = -1;
-  for (int64_t passes = min_passes; passes <= min_passes + kMorePasses; ++passes) {
-    MatmulCandidate candidate = {.kernel = MatmulKernel::kSkinny};
-    candidate.rows_per_pass = static_cast<int>(RoundUp(CeilDiv(problem.num_rows, passes), 8));
-    const int64_t num_passes = CeilDiv(problem.num_rows, candidate.rows_per_pass);
-    ChooseBlocks(SkinnyWork(problem, num_passes, candidate.rows_per_pass), problem, candidate);
-    if (best.cost_clocks < 0 || candidate.cost_clocks < best.cost_clocks) best = candidate;
+  const int max_rows = SkinnyRows(problem.w);
+  const int64_t max_passes = CeilDiv(problem.num_rows, kSkinnyRows) + kMorePasses;
+  for (int64_t passes = CeilDiv(problem.num_rows, max_rows); passes <= max_passes; ++passes) {
+    TrySkinny(problem, RoundUp(CeilDiv(problem.num_rows, passes), 8), best);
   }
+  // The wide instance serves somewhat fewer rows too: more channels share what its warps read of them.
+  if (max_rows > kSkinnyRows && problem.num_rows > kSkinnyRows / 2) TrySkinny(problem, kSkinnyRows + 8, best);
   return best;
 }
 
@@ -308,7 +327,11 @@ const char* MatmulKernelName(MatmulKernel kernel) {
 SkinnyBlock SkinnyBlockFor(const WeightOnDevice& w, int rows_per_pass) {
   SkinnyBlock block = {.max_rows = 8, .warp_channels = 16};
   while (block.max_rows < rows_per_pass) block.max_rows *= 2;
-  if (w.format == WeightFormat::kInt4 && block.max_rows > 32) block.warp_channels *= kManyInt4ChannelTiles;
+  if (block.max_rows > kSkinnyRows) {
+    block.warp_channels *= kWideChannelTiles;
+  } else if (w.format == WeightFormat::kInt4 && block.max_rows > 32) {
+    block.warp_channels *= kManyInt4ChannelTiles;
+  }
   block.num_channels = kSkinnyWarps * block.warp_channels;
   block.blocks_per_processor = block.warp_channels * block.max_rows > 16 * 64 ? 1 : 2;
   return block;

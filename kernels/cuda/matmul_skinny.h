@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-// The matmul for up to 64 rows a pass: memory-bound, so every weight byte is read once a pass, in 16-byte loads many
-// stages ahead, and goes from shared memory straight into the registers of a tensor-core product.
+// The matmul for up to 64 rows a pass, 128 by grouped weights (matmul_skinny_wide.h): memory-bound, so every weight
+// byte is read once a pass, in 16-byte loads many stages ahead, and goes from shared memory straight into the registers
+// of a tensor-core product.
 //
 //   block  8 warps; warp w holds kChannelTiles tiles of 16 output channels (the m16 side), all rows are the n8 side
 //   stage  128 bytes along k of every row of x, and the weights for them; a thread copies and reads its own weights
@@ -22,6 +23,7 @@
 #include "kernels/cuda/matmul_kernels.h"
 #include "kernels/cuda/matmul_schedule.h"
 #include "kernels/cuda/matmul_skinny_stage.h"
+#include "kernels/cuda/matmul_skinny_wide.h"
 
 namespace millrace::cuda {
 
@@ -66,7 +68,7 @@ struct SkinnyRing {
   __device__ void LoadWeights(int stage, int slot) const {
     if (stage >= end_stage) return;
     LoadSkinnyWeights<Format, kChannelTiles>(weights, stage, shared + slot * Shape::kStageUnits);
-    if constexpr (Format::kIsGrouped) groups.Load(stage, Groups(slot));
+    if constexpr (Shape::kGroupUnits > 0) groups.Load(stage, Groups(slot));
   }
   __device__ void LoadTokens(int stage, int slot) const {
     if (stage < end_stage) tokens.Load(stage, shared + slot * Shape::kStageUnits + Shape::kWeightUnits);
@@ -130,9 +132,13 @@ __global__ void __launch_bounds__(kSkinnyThreads, kChannelTiles* kTokenTiles <= 
     if (i == 0) ptx::GridDependencyWait();
     for (int s = 0; s < Ring::kNumStages - 1; ++s) ring.LoadTokens(segment.first_stage + s, s);
     if (i == 0) ptx::GridDependencyLaunch();
-    typename Format::Math::Sum sums[Shape::kNumSums][4] = {};
+    typename Format::Math::Sum sums[Shape::kIsWide ? 1 : Shape::kNumSums][4] = {};
     float totals[Format::kIsGrouped ? Shape::kNumSums : 1][4] = {};
-    SumSkinny<Ring, Format, kChannelTiles, kTokenTiles>(ring, segment, sums, totals);
+    if constexpr (Shape::kIsWide) {
+      SumWide<Ring, Format, kChannelTiles, kTokenTiles>(ring, segment, totals);
+    } else {
+      SumSkinny<Ring, Format, kChannelTiles, kTokenTiles>(ring, segment, sums, totals);
+    }
     const auto is_used = [&](int sum) { return sum % kTokenTiles * 8 < ring.place.num_rows; };
     if constexpr (Format::kIsGrouped) {
       if (GatherSegments(task, segment, is_used, totals)) StoreSkinny<Shape, kTokenTiles>(task, ring.place, totals);
@@ -168,7 +174,13 @@ cudaError_t LaunchSkinnyFormat(const MatmulTask& task, cudaStream_t stream) {
   if (task.rows_per_pass <= 8) return LaunchSkinny<Format, 1, 1>(task, stream);
   if (task.rows_per_pass <= 16) return LaunchSkinny<Format, 1, 2>(task, stream);
   if (task.rows_per_pass <= 32) return LaunchSkinny<Format, 1, 4>(task, stream);
-  return LaunchSkinny<Format, Format::kManyChannelTiles, 8>(task, stream);
+  if (task.rows_per_pass <= kSkinnyRows) return LaunchSkinny<Format, Format::kManyChannelTiles, 8>(task, stream);
+  if constexpr (Format::kIsGrouped) {
+    if (task.rows_per_pass <= kWideSkinnyRows) {
+      return LaunchSkinny<Format, kWideChannelTiles, kWideSkinnyRows / 8>(task, stream);
+    }
+  }
+  return cudaErrorInvalidValue;
 }
 
 }  // namespace millrace::cuda

@@ -30,7 +30,9 @@ struct SkinnyShape {
   static constexpr int kTokens = 8 * kTokenTiles;
   static constexpr int kWeightUnits = kChannelTiles * Format::kLaneUnits * kSkinnyThreads;  // of 16 bytes
   static constexpr int kTokenUnits = kTokens * kStageBytes / 16;
-  static constexpr int kGroupUnits = Format::kIsGrouped ? kSkinnyWarps * kChannelTiles * kStageGroupBytes / 16 : 0;
+  static constexpr bool kIsWide = kTokens > kSkinnyRows;  // matmul_skinny_wide.h
+  static constexpr int kGroupUnits =
+      Format::kIsGrouped && !kIsWide ? kSkinnyWarps * kChannelTiles * kStageGroupBytes / 16 : 0;
   static constexpr int kStageUnits = kWeightUnits + kTokenUnits + kGroupUnits;
   // Two blocks of 96 KiB share a multiprocessor of sm_90; one fits where a block may have 99 KiB, but two of 48 KiB.
   static constexpr int kStagesIn48KiB = 48 * 64 / kStageUnits;

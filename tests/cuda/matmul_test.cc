@@ -29,6 +29,7 @@ constexpr Format kDenseBf16 = {WeightFormat::kDense, DType::kBF16, 0, false};
 constexpr Format kDenseF16 = {WeightFormat::kDense, DType::kF16, 0, false};
 constexpr Format kInt8 = {WeightFormat::kInt8, DType::kBF16, 0, false};
 constexpr Format kInt8Grouped = {WeightFormat::kInt8, DType::kBF16, 32, false};
+constexpr Format kInt8Half = {WeightFormat::kInt8, DType::kBF16, 64, false};
 constexpr Format kInt8GroupedF16 = {WeightFormat::kInt8, DType::kF16, 128, false};
 constexpr Format kInt4 = {WeightFormat::kInt4, DType::kBF16, 128, false};
 constexpr Format kInt4Zeros = {WeightFormat::kInt4, DType::kBF16, 32, true};
@@ -220,6 +221,39 @@ KERNEL_TEST("matmul skinny: int8 with a scale per group") {
   RunSkinny(kInt8GroupedF16, {40, 48, 128}, {40, 1, 1});
 }
 
+KERNEL_TEST("matmul skinny: passes of up to 128 rows by grouped weights") {
+  RunSkinny(kInt4, {65, 257, 128}, {72, 2, 2});  // nine tiles of rows: the last one is alone
+  RunSkinny(kInt4Zeros, {72, 30, 160}, {72, 1, 1});
+  RunSkinny(kInt4Half, {73, 255, 192}, {80, 1, 1});
+  RunSkinny(kInt4F16, {96, 17, 64}, {96, 1, 1});
+  RunSkinny(kInt4Zeros, {127, 48, 32}, {128, 1, 1});
+  RunSkinny(kInt4, {128, 129, 384}, {128, 1, 1});
+  RunSkinny(kInt8Grouped, {65, 130, 96}, {72, 1, 1});
+  RunSkinny(kInt8GroupedF16, {104, 17, 384}, {104, 1, 1});
+  RunSkinny(kInt8Half, {120, 257, 192}, {120, 2, 2});
+  RunSkinny(kInt8Grouped, {121, 33, 32}, {128, 1, 1});
+  RunSkinny(kInt8Grouped, {128, 16, 160}, {128, 1, 1});
+}
+
+KERNEL_TEST("matmul skinny: passes of more than 64 rows that have fewer, share tiles or are several") {
+  RunSkinny(kInt4Zeros, {1, 40, 96}, {72, 1, 1});
+  RunSkinny(kInt8Grouped, {33, 300, 480}, {72, 3, 3});
+  RunSkinny(kInt4, {72, 100, 1152}, {72, 5, 5});         // one tile in five
+  RunSkinny(kInt4Half, {90, 300, 640}, {96, 3, 3});      // two tiles in three: ranges cross tiles
+  RunSkinny(kInt8Grouped, {139, 40, 480}, {128, 3, 3});  // two passes, the last one short
+  RunSkinny(kInt4Zeros, {200, 300, 96}, {104, 3, 3});    // a wave, then one tile for three
+  RunSkinny(kInt8GroupedF16, {150, 520, 128}, {80, 4, 2});
+}
+
+KERNEL_TEST("matmul skinny: of passes longer than a format has, none is launched") {
+  for (const Format& format : {kDenseBf16, kInt8, kInt4, kInt8Grouped}) {
+    MatmulCase matmul(ShapeOf(format, {8, 20, 128}), 1);
+    MatmulTask task = matmul.Task();
+    task.rows_per_pass = cuda::SkinnyRows(task.w) + 8, task.num_blocks = 1;
+    EXPECT(cuda::LaunchSkinnyMatmul(task, nullptr) == cudaErrorInvalidValue) << Describe(matmul.shape());
+  }
+}
+
 KERNEL_TEST("matmul skinny: blocks that share tiles, more tiles than blocks, several passes") {
   RunSkinny(kDenseBf16, {3, 100, 1024}, {8, 5, 5});   // one tile in five
   RunSkinny(kInt8, {3, 300, 1280}, {8, 7, 7});        // three tiles in seven: ranges cross tiles
@@ -311,7 +345,10 @@ KERNEL_TEST("matmul: bias, residual and float32 outputs in every kernel") {
         MatmulCase skinny(shape, 3);
         RunShared(skinny, {24, 2, 2}, cuda::LaunchSkinnyMatmul, "skinny");
         const bool is_grouped = format.group_size != 0;
-        if (!is_grouped) {
+        if (is_grouped) {
+          MatmulCase wide(shape, 3);
+          RunShared(wide, {72, 2, 2}, cuda::LaunchSkinnyMatmul, "skinny, long passes");
+        } else {
           MatmulCase tile(shape, 4);
           RunShared(tile, {32, 2, 2}, cuda::LaunchTileMatmul, "tile");
         }
