@@ -46,7 +46,7 @@ if(MILLRACE_SANITIZE)
 endif()
 if(MILLRACE_SANITIZE STREQUAL "thread")
   # Debian's Abseil is not instrumented: the sanitizer is told of its mutexes by wrappers.
-  add_library(millrace_tsan STATIC tests/support/tsan_mutex.cc)
+  add_library(millrace_tsan STATIC tests/support/tsan_mutex.cc tests/support/tsan_clone.cc)
   target_compile_options(millrace_tsan PRIVATE -fsanitize=thread)
   target_link_libraries(millrace_flags INTERFACE millrace_tsan)
   foreach(symbol Mutex4LockEv Mutex6UnlockEv Mutex5AwaitERKNS0_9ConditionE
@@ -55,7 +55,7 @@ if(MILLRACE_SANITIZE STREQUAL "thread")
   endforeach()
   target_link_options(millrace_flags INTERFACE -Wl,--wrap=_ZN4absl7debian312Notification6NotifyEv
     -Wl,--wrap=_ZNK4absl7debian312Notification19WaitForNotificationEv
-    -Wl,--wrap=_ZNK4absl7debian312Notification30WaitForNotificationWithTimeoutENS0_8DurationE)
+    -Wl,--wrap=_ZNK4absl7debian312Notification30WaitForNotificationWithTimeoutENS0_8DurationE -Wl,--wrap=clone)
 endif()
 if(MILLRACE_FUZZ)
   target_compile_options(millrace_flags INTERFACE -fsanitize=fuzzer-no-link)
