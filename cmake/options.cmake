@@ -55,7 +55,9 @@ if(MILLRACE_SANITIZE STREQUAL "thread")
   endforeach()
   target_link_options(millrace_flags INTERFACE -Wl,--wrap=_ZN4absl7debian312Notification6NotifyEv
     -Wl,--wrap=_ZNK4absl7debian312Notification19WaitForNotificationEv
-    -Wl,--wrap=_ZNK4absl7debian312Notification30WaitForNotificationWithTimeoutENS0_8DurationE -Wl,--wrap=clone)
+    -Wl,--wrap=_ZNK4absl7debian312Notification30WaitForNotificationWithTimeoutENS0_8DurationE
+    -Wl,--wrap=_ZN4absl7debian315BlockingCounter14DecrementCountEv
+    -Wl,--wrap=_ZN4absl7debian315BlockingCounter4WaitEv -Wl,--wrap=clone)
 endif()
 if(MILLRACE_FUZZ)
   target_compile_options(millrace_flags INTERFACE -fsanitize=fuzzer-no-link)

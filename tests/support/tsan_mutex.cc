@@ -5,9 +5,11 @@
 // threads' conditions, say) is theirs and is not looked at.
 #include <sanitizer/tsan_interface.h>
 
+#include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 
+using absl::BlockingCounter;
 using absl::Condition;
 using absl::Duration;
 using absl::Mutex;
@@ -83,4 +85,14 @@ MILLRACE_WRAP(bool, _ZNK4absl7debian312Notification30WaitForNotificationWithTime
       __real__ZNK4absl7debian312Notification30WaitForNotificationWithTimeoutENS0_8DurationE(notification, timeout);
   if (is_notified) __tsan_acquire(Address(notification));
   return is_notified;
+}
+
+MILLRACE_WRAP(bool, _ZN4absl7debian315BlockingCounter14DecrementCountEv, BlockingCounter* counter) {
+  __tsan_release(counter);
+  return __real__ZN4absl7debian315BlockingCounter14DecrementCountEv(counter);
+}
+
+MILLRACE_WRAP(void, _ZN4absl7debian315BlockingCounter4WaitEv, BlockingCounter* counter) {
+  __real__ZN4absl7debian315BlockingCounter4WaitEv(counter);
+  __tsan_acquire(counter);
 }
