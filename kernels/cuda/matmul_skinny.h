@@ -88,35 +88,40 @@ template <typename Ring, typename Format, int kChannelTiles, int kTokenTiles>
 __device__ void SumSkinny(const Ring& ring, const Segment& segment, typename Format::Math::Sum (*sums)[4],
                           float (*totals)[4]) {
   constexpr int kNumStages = Ring::kNumStages;
-  constexpr int kStagesAtOnce = kChannelTiles * kTokenTiles <= 4 ? 2 : 1;
+  constexpr int kStagesAtOnce = kChannelTiles * kTokenTiles <= 2   ? kNumStages
+                                : kChannelTiles * kTokenTiles <= 4 ? 2
+                                                                   : 1;
   SkinnyGroups<kChannelTiles> groups = {};
   const bool has_zeros = ring.task.w.has_zeros;
   const int end_stage = ring.end_stage;
   const int last_of_group = (1 << ring.groups.shift) - 1;
   const int num_token_tiles = (ring.place.num_rows + 7) / 8;
-  int slot = 0;
+#pragma unroll 1
+  for (int first = segment.first_stage; first < end_stage; first += kNumStages) {
 #pragma unroll kStagesAtOnce
-  for (int stage = segment.first_stage; stage < end_stage; ++stage) {
-    ptx::CpAsyncWait<kNumStages - 2>();
-    __syncthreads();  // everyone's rows of x have arrived, and everyone is done with the slot refilled now
-    const int free_slot = slot == 0 ? kNumStages - 1 : slot - 1;
-    ring.LoadWeights(stage + kNumStages - 1, free_slot);
-    ring.LoadTokens(stage + kNumStages - 1, free_slot);
-    if constexpr (Format::kIsGrouped) groups.Read(ring.Groups(slot), has_zeros);
+    for (int slot = 0; slot < kNumStages; ++slot) {
+      const int stage = first + slot;
+      if (stage >= end_stage) break;
+      ptx::CpAsyncWait<kNumStages - 2>();
+      __syncthreads();  // everyone's rows of x have arrived, and everyone is done with the slot refilled now
+      const int free_slot = (slot + kNumStages - 1) % kNumStages;
+      ring.LoadWeights(stage + kNumStages - 1, free_slot);
+      ring.LoadTokens(stage + kNumStages - 1, free_slot);
+      if constexpr (Format::kIsGrouped) groups.Read(ring.Groups(slot), has_zeros);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      MultiplySkinnyHalf<Format, kChannelTiles, kTokenTiles>(ring.Weights(slot), ring.Tokens(slot), num_token_tiles,
-                                                             sums, groups.zeros, half);
-      if constexpr (Format::kIsGrouped) {
-        const bool is_end = (stage * 2 + half & last_of_group) == last_of_group || stage + 1 == end_stage;
-        if (!is_end) continue;
+      for (int half = 0; half < 2; ++half) {
+        MultiplySkinnyHalf<Format, kChannelTiles, kTokenTiles>(ring.Weights(slot), ring.Tokens(slot), num_token_tiles,
+                                                               sums, groups.zeros, half);
+        if constexpr (Format::kIsGrouped) {
+          const bool is_end = (stage * 2 + half & last_of_group) == last_of_group || stage + 1 == end_stage;
+          if (!is_end) continue;
 #pragma unroll
-        for (int c = 0; c < kChannelTiles; ++c) {
-          EndSkinnyGroup<kTokenTiles>(groups.scales[c][half], sums + c * kTokenTiles, totals + c * kTokenTiles);
+          for (int c = 0; c < kChannelTiles; ++c) {
+            EndSkinnyGroup<kTokenTiles>(groups.scales[c][half], sums + c * kTokenTiles, totals + c * kTokenTiles);
+          }
         }
       }
     }
-    slot = slot + 1 == kNumStages ? 0 : slot + 1;
   }
 }
 
