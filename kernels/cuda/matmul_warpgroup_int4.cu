@@ -93,8 +93,8 @@ struct Int4Format {
       scales[1].Set(both.y * task.w.scale_unit);
       const uint32_t zero_pair =
           task.w.has_zeros ? *reinterpret_cast<const uint16_t*>(weights + kZerosAt + at) : uint32_t{0x0808};
-      zeros[0] = Math::kBase | (zero_pair & 0xffu) * 0x10001u;
-      zeros[1] = Math::kBase | (zero_pair >> 8) * 0x10001u;
+      zeros[0] = ptx::Prmt(zero_pair, Math::kBase, 0x5050);
+      zeros[1] = ptx::Prmt(zero_pair, Math::kBase, 0x5151);
     }
     __device__ void Unpack(uint32_t word, uint32_t (&a)[4]) const {
 #pragma unroll
