@@ -83,6 +83,37 @@ KERNEL_TEST("launches: static arrays beside the default's dynamic memory, and up
   }
 }
 
+// Of blocks that have a multiprocessor each.
+int CountClusters(unsigned cluster_blocks, unsigned num_asked) {
+  cudaLaunchAttribute cluster = {};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = cluster_blocks;
+  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(cluster_blocks * num_asked);
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = kLargestShared - kFixedWords * sizeof(uint32_t);
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  int count = 0;
+  RequireSuccess(cudaFuncSetAttribute(FillKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      static_cast<int>(config.dynamicSmemBytes)),
+                 "shared memory");
+  RequireSuccess(cudaOccupancyMaxActiveClusters(&count, FillKernel, &config), "the number of clusters");
+  return count;
+}
+
+KERNEL_TEST("clusters: a device tells how many of two and of four blocks it runs at once, whatever the grid") {
+  const cudaDeviceProp device = Properties();
+  if (device.major != 9) return;
+  for (const unsigned cluster_blocks : {2u, 4u}) {
+    const int count = CountClusters(cluster_blocks, 1024);
+    std::printf("  %d clusters of %u on %d multiprocessors\n", count, cluster_blocks, device.multiProcessorCount);
+    EXPECT(count >= 1 && count * static_cast<int>(cluster_blocks) <= device.multiProcessorCount) << count;
+    EXPECT(CountClusters(cluster_blocks, 1) == count) << "of a grid of one";
+  }
+}
+
 // As the warpgroup kernels are: two groups that multiply and one that fetches.
 constexpr int kGroup = 128;
 __global__ void __launch_bounds__(3 * kGroup, 1) HandOverKernel(int* out) {
@@ -121,7 +152,7 @@ struct Chain {
   const bool has_clusters = Properties().major == 9;
   explicit Chain(const std::vector<uint32_t>& values) : a(values), b(values.size()), spare(values.size()) {}
 
-  // With a launch of much shared memory, and one of clusters besides.
+  // With a launch of much shared memory, and two of clusters besides.
   void Run(cudaStream_t stream) {
     for (int step = 0; step < kNumSteps; ++step) {
       uint32_t* const from = step % 2 == 0 ? a.data() : b.data();
@@ -131,7 +162,8 @@ struct Chain {
                            .shared_bytes = step == 3 ? kLargeShared : 0,
                            .stream = stream,
                            .is_dependent = true};
-      if (step == 8 && has_clusters) shape.shared_bytes = kLargestShared, shape.cluster_blocks = 2;
+      const bool is_of_clusters = (step == 8 || step == 11) && has_clusters;
+      if (is_of_clusters) shape.shared_bytes = kLargestShared, shape.cluster_blocks = step == 8 ? 2 : 4;
       EXPECT(Launch(MixKernel, shape, from, to, static_cast<uint32_t>(step)) == cudaSuccess) << "step" << step;
       if (step == 5) CopyAway(to, stream);
     }

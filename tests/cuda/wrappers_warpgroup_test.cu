@@ -254,14 +254,15 @@ void CheckBoxes() {
   EXPECT(MakeTensorMap({device.data() + 1, kRowBytes, 10, kStride, kBoxRows}, map) == cudaErrorInvalidValue);
 }
 
-// Each block of a cluster brings half of the box's rows to both, twice through one stage: the second time when both
+// Each block of a cluster brings its part of the box's rows to all, twice through one stage: the second time when all
 // have said that they are done with the first. out [blocks][rounds][kBoxRows][kTensorBoxBytes].
-constexpr int kClusterBlocks = 2, kRounds = 2;
+constexpr int kRounds = 2;
+template <int kClusterBlocks>
 __global__ void ClusterCopyKernel(const __grid_constant__ CUtensorMap map, uint4* out) {
   __shared__ ptx::Mbarrier full, empty;
   auto* shared = reinterpret_cast<uint4*>(ptx::AlignShared<1024>(ptx::SharedMemory<unsigned char>()));
   constexpr int kUnits = kBoxRows * static_cast<int>(kTensorBoxBytes) / 16;
-  constexpr int kHalfRows = kBoxRows / kClusterBlocks;
+  constexpr int kPartRows = kBoxRows / kClusterBlocks;
   const int rank = static_cast<int>(blockIdx.x) % kClusterBlocks;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   if (threadIdx.x == 0) {
@@ -274,8 +275,8 @@ __global__ void ClusterCopyKernel(const __grid_constant__ CUtensorMap map, uint4
     if (threadIdx.x == 0) {
       ptx::MbarrierWaitCluster(&empty, static_cast<uint32_t>(round) % 2 ^ 1);
       ptx::MbarrierArriveExpect(&full, kUnits * 16);
-      ptx::TensorCopyTo(3, shared + rank * kHalfRows * static_cast<int>(kTensorBoxBytes) / 16, &map, 0,
-                        round * kBoxRows + rank * kHalfRows, &full);
+      ptx::TensorCopyTo((1u << kClusterBlocks) - 1, shared + rank * kPartRows * static_cast<int>(kTensorBoxBytes) / 16,
+                        &map, 0, round * kBoxRows + rank * kPartRows, &full);
     }
     ptx::MbarrierWait(&full, static_cast<uint32_t>(round) % 2);
     uint4* const place = out + (static_cast<int>(blockIdx.x) * kRounds + round) * kUnits;
@@ -286,8 +287,8 @@ __global__ void ClusterCopyKernel(const __grid_constant__ CUtensorMap map, uint4
   ptx::ClusterSync();
 }
 
-KERNEL_TEST("clusters: a box comes to both blocks, and either waits until both are done with the one before") {
-  if (!IsHopper()) return;
+template <int kClusterBlocks>
+void CheckClusterCopies() {
   constexpr int kRows = kRounds * kBoxRows, kBlocks = 2 * kClusterBlocks;
   Random random(6);
   const std::vector<unsigned char> matrix = RandomBytes<Kind::kS8>(random, size_t{kRows} * kTensorBoxBytes);
@@ -299,13 +300,21 @@ KERNEL_TEST("clusters: a box comes to both blocks, and either waits until both a
                              .block = dim3(kThreads),
                              .shared_bytes = kBoxRows * kTensorBoxBytes + 1024,
                              .cluster_blocks = kClusterBlocks};
-  EXPECT(Launch(ClusterCopyKernel, shape, map, reinterpret_cast<uint4*>(out.data())) == cudaSuccess);
+  EXPECT(Launch(ClusterCopyKernel<kClusterBlocks>, shape, map, reinterpret_cast<uint4*>(out.data())) == cudaSuccess);
   const std::vector<unsigned char> got = out.Download();
   for (size_t at = 0; at < got.size(); ++at) {
     const auto in_box = static_cast<uint32_t>(at % (kBoxRows * kTensorBoxBytes));
     const size_t box = at - in_box;
     EXPECT(got[box + reference::SwizzledAddress(in_box, 3)] == matrix[at % matrix.size()]) << "byte" << at;
   }
+}
+
+KERNEL_TEST("clusters: a box comes to both blocks, and either waits until both are done with the one before") {
+  if (IsHopper()) CheckClusterCopies<2>();
+}
+
+KERNEL_TEST("clusters: a box comes to all four blocks, and each waits until all are done with the one before") {
+  if (IsHopper()) CheckClusterCopies<4>();
 }
 
 KERNEL_TEST("tensor copies: boxes inside and over the edges, swizzled or not, with zeros outside; bulk copies behind") {

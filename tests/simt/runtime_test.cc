@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/common/launch.h"
 #include "kernels/cuda/common/ptx.h"
+#include "kernels/cuda/common/ptx_barrier.h"
 
 namespace millrace::cuda {
 namespace {
@@ -56,6 +57,42 @@ TEST_CASE("simt: launches the device would refuse are refused") {
   cudaGetLastError();
   CHECK(Launch(TouchLastShared, {.grid = dim3(1), .block = dim3(32), .shared_bytes = 48 * 1024}, 48 * 1024) ==
         cudaSuccess);
+}
+
+__global__ void MeetAndCount(int* count) {
+  ptx::ClusterSync();
+  if (threadIdx.x == 0) *count += 1 + static_cast<int>(blockIdx.x);
+}
+
+TEST_CASE("simt: clusters of up to four blocks run, 1536 threads together, and are counted as the device has room") {
+  int* count;
+  REQUIRE(cudaMalloc(&count, sizeof(int)) == cudaSuccess);
+  *count = 0;
+  static_cast<void>(simt::TakeClusterBlocks());
+  LaunchShape shape = {.grid = dim3(8), .block = dim3(384), .cluster_blocks = 4};
+  CHECK(Launch(MeetAndCount, shape, count) == cudaSuccess);
+  CHECK(*count == 36);
+  CHECK(simt::TakeClusterBlocks() == 4);
+  shape.block = dim3(416);
+  CHECK(Launch(MeetAndCount, shape, count) == cudaErrorInvalidConfiguration);
+  shape = {.grid = dim3(6), .block = dim3(32), .cluster_blocks = 4};
+  CHECK(Launch(MeetAndCount, shape, count) == cudaErrorInvalidConfiguration);
+  CHECK(simt::TakeClusterBlocks() == 0);
+  cudaLaunchAttribute cluster = {};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cudaLaunchConfig_t config = {.gridDim = dim3(12), .blockDim = dim3(384), .attrs = &cluster, .numAttrs = 1};
+  int num_clusters = 0;
+  for (const unsigned num_blocks : {1u, 2u, 4u}) {
+    cluster.val.clusterDim = {num_blocks, 1, 1};
+    CHECK(cudaOccupancyMaxActiveClusters(&num_clusters, MeetAndCount, &config) == cudaSuccess);
+    CHECK(num_clusters == 4 / static_cast<int>(num_blocks));
+  }
+  config.dynamicSmemBytes = 100000;  // which nobody asked for
+  CHECK(cudaOccupancyMaxActiveClusters(&num_clusters, MeetAndCount, &config) == cudaErrorInvalidValue);
+  cluster.val.clusterDim = {8, 1, 1};
+  CHECK(cudaOccupancyMaxActiveClusters(&num_clusters, MeetAndCount, &config) == cudaErrorInvalidConfiguration);
+  cudaGetLastError();
+  cudaFree(count);
 }
 
 TEST_CASE("simt: captured launches and copies run when the graph is launched, with the arguments of the capture") {

@@ -13,6 +13,8 @@
 namespace simt {
 namespace {
 
+static_assert(kMaxWarps <= 64, "a bit each");
+
 struct Barrier {
   int num_arrivals = 0;  // of a phase
   int num_missing = 0;
@@ -21,7 +23,7 @@ struct Barrier {
   bool is_fenced = false;  // bulk copies may report to it
   int owner = 0;
   Clock joined = {}, over = {};  // of this phase; of all that are over
-  uint32_t learned = 0;          // warps that know of `over`
+  uint64_t learned = 0;          // warps that know of `over`
   std::vector<Thread*> waiting;
 };
 struct NamedBarrier {
@@ -46,8 +48,11 @@ Barrier& Find(int rank, uint64_t* barrier) {
   return found->second;
 }
 
+// Of the threads there are, and the agent.
 void Join(Clock& clock, const Clock& other) {
-  for (size_t i = 0; i < clock.size(); ++i) clock[i] = std::max(clock[i], other[i]);
+  const size_t num_threads = TheBlock().threads.size();
+  for (size_t i = 0; i < num_threads; ++i) clock[i] = std::max(clock[i], other[i]);
+  clock[kAsyncAgent] = std::max(clock[kAsyncAgent], other[kAsyncAgent]);
 }
 
 void EndPhaseIfOver(Barrier& barrier) {
@@ -148,7 +153,7 @@ void WaitBarrier(uint64_t* address, uint32_t parity, Where where) {
   }
   const int warp = block.running->number / kWarpLanes;
   if ((barrier.learned >> warp & 1) == 0) LearnClock(barrier.over);
-  barrier.learned |= 1u << warp;
+  barrier.learned |= uint64_t{1} << warp;
 }
 
 void MeetNamedBarrier(int id, int num_threads, bool waits, Where where) {
@@ -167,11 +172,11 @@ void MeetNamedBarrier(int id, int num_threads, bool waits, Where where) {
     barrier.waiting.push_back(TheBlock().running);
     return Pause("NamedBarrierWait", where);
   }
-  uint32_t learned = 0;
+  uint64_t learned = 0;
   for (Thread* thread : barrier.waiting) {
     const int warp = thread->number / kWarpLanes;
     if ((learned >> warp & 1) == 0) Join(TheBlock().warps[warp].known, barrier.joined);
-    learned |= 1u << warp;
+    learned |= uint64_t{1} << warp;
     Wake(TheBlock(), *thread);
   }
   if (waits) LearnClock(barrier.joined);

@@ -22,7 +22,7 @@ namespace simt {
 
 constexpr int kWarpLanes = 32;
 constexpr int kWarpgroupThreads = 128;
-constexpr int kMaxBlockThreads = 1024;  // of a cluster's blocks together, too
+constexpr int kMaxBlockThreads = 1536;  // of a cluster's blocks together; a block alone has at most 1024
 constexpr int kMaxClusterBlocks = 4;
 constexpr int kMaxWarps = kMaxBlockThreads / kWarpLanes;
 constexpr int kAsyncAgent = kMaxBlockThreads;  // who writes what bulk copies bring, where a thread's number is asked

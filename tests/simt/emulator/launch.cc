@@ -20,6 +20,7 @@ struct State {
   std::string report;
   int num_quiet = 0;
   int64_t num_dependent = 0;
+  int cluster_blocks = 0;
 };
 State& TheState() {
   static State state;
@@ -93,6 +94,7 @@ bool RunKernel(const LaunchRequest& request) {
   if (block.threads.capacity() < kMaxBlockThreads) block.threads.reserve(kMaxBlockThreads);
   if (!request.is_dependent) EndDependencies();
   TheState().num_dependent += request.is_dependent ? 1 : 0;
+  TheState().cluster_blocks = std::max(TheState().cluster_blocks, request.cluster_blocks);
   blockDim = request.block;
   gridDim = request.grid;
   // Clusters lie along x.
@@ -127,6 +129,7 @@ void SetSeed(uint64_t seed) {
 }
 
 int64_t TakeDependentLaunches() { return std::exchange(TheState().num_dependent, 0); }
+int TakeClusterBlocks() { return std::exchange(TheState().cluster_blocks, 0); }
 
 std::string TakeReport() { return std::exchange(TheState().report, ""); }
 QuietReports::QuietReports() { ++TheState().num_quiet; }

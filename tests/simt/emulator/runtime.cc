@@ -44,6 +44,7 @@ constexpr size_t kMaxSharedBytes = 232448;  // sm_90's 227 KB
 constexpr size_t kDefaultSharedBytes = 48 * 1024;
 // Static arrays count too; which of them are a kernel's is not known here.
 constexpr size_t kUnaskedSharedBytes = kDefaultSharedBytes / 2;
+constexpr int kNumMultiprocessors = 4;
 constexpr int kNumDevices = 4;  // which share memory, and are lost together
 
 struct State {
@@ -76,6 +77,18 @@ bool IsCluster(const cudaLaunchConfig_t& config, unsigned num_blocks) {
   const dim3& block = config.blockDim;
   return num_blocks >= 1 && num_blocks <= kMaxClusterBlocks && config.gridDim.x % num_blocks == 0 &&
          uint64_t{block.x} * block.y * block.z * num_blocks <= kMaxBlockThreads;
+}
+
+// Of a launch's clusters, 1 without; 0 where the device would refuse them.
+int ClusterBlocks(const cudaLaunchConfig_t& config) {
+  int num_blocks = 1;
+  for (unsigned int i = 0; i < config.numAttrs; ++i) {
+    if (config.attrs[i].id != cudaLaunchAttributeClusterDimension) continue;
+    const auto& cluster = config.attrs[i].val.clusterDim;
+    if (cluster.y != 1 || cluster.z != 1 || !IsCluster(config, cluster.x)) return 0;
+    num_blocks = static_cast<int>(cluster.x);
+  }
+  return num_blocks;
 }
 
 // Until the stream has done `num_done` works. What fails shows in the device's state.
@@ -152,6 +165,8 @@ cudaError_t LaunchOrRecord(const cudaLaunchConfig_t& config, const void* kernel,
   if (!IsLaunchable(config)) return Note(cudaErrorInvalidConfiguration);
   if (!HasShared(kernel, config.dynamicSmemBytes)) return Note(cudaErrorInvalidValue);
   LaunchRequest request;
+  request.cluster_blocks = ClusterBlocks(config);
+  if (request.cluster_blocks == 0) return Note(cudaErrorInvalidConfiguration);
   request.kernel = kernel;
   request.grid = config.gridDim;
   request.block = config.blockDim;
@@ -161,13 +176,6 @@ cudaError_t LaunchOrRecord(const cudaLaunchConfig_t& config, const void* kernel,
     const cudaLaunchAttribute& attribute = config.attrs[i];
     request.is_dependent |= attribute.id == cudaLaunchAttributeProgrammaticStreamSerialization &&
                             attribute.val.programmaticStreamSerializationAllowed != 0;
-    if (attribute.id == cudaLaunchAttributeClusterDimension) {
-      const auto& cluster = attribute.val.clusterDim;
-      request.cluster_blocks = static_cast<int>(cluster.x);
-      if (cluster.y != 1 || cluster.z != 1 || !IsCluster(config, cluster.x)) {
-        return Note(cudaErrorInvalidConfiguration);
-      }
-    }
   }
   return RunOrRecord(config.stream, [request, arguments = std::move(arguments)]() mutable {
     if (DeviceState() != cudaSuccess) return DeviceState();
@@ -238,7 +246,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   properties->warpSize = 32;
   properties->maxThreadsPerBlock = 1024;
   properties->maxThreadsPerMultiProcessor = 2048;
-  properties->multiProcessorCount = 4;
+  properties->multiProcessorCount = simt::kNumMultiprocessors;
   properties->major = 9;
   properties->l2CacheSize = 1 << 20;
   properties->memoryBusWidth = 64;
@@ -289,6 +297,15 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
   if (value < 0 || value > static_cast<int>(simt::kMaxSharedBytes)) return simt::Note(cudaErrorInvalidValue);
   const std::lock_guard<std::mutex> lock(simt::TheState().mu);
   simt::TheState().shared_bytes[kernel] = value;
+  return cudaSuccess;
+}
+
+// As if one GPC had all multiprocessors, and each room for one block.
+cudaError_t cudaOccupancyMaxActiveClusters(int* num_clusters, const void* kernel, const cudaLaunchConfig_t* config) {
+  const int cluster_blocks = simt::IsLaunchable(*config) ? simt::ClusterBlocks(*config) : 0;
+  if (cluster_blocks == 0) return simt::Note(cudaErrorInvalidConfiguration);
+  if (!simt::HasShared(kernel, config->dynamicSmemBytes)) return simt::Note(cudaErrorInvalidValue);
+  *num_clusters = simt::kNumMultiprocessors / cluster_blocks;
   return cudaSuccess;
 }
 

@@ -115,6 +115,7 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function
 cudaError_t cudaDriverGetVersion(int* version);
 cudaError_t cudaRuntimeGetVersion(int* version);
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
+cudaError_t cudaOccupancyMaxActiveClusters(int* num_clusters, const void* kernel, const cudaLaunchConfig_t* config);
 
 cudaError_t cudaMalloc(void** memory, size_t num_bytes);
 template <typename T>

@@ -68,6 +68,8 @@ bool RunKernel(const LaunchRequest& request);
 
 // Kernels that ran as dependent on the one before them, since the last call.
 int64_t TakeDependentLaunches();
+// Blocks of the largest clusters that ran since the last call, 1 without; 0: nothing ran.
+int TakeClusterBlocks();
 
 // 0: blocks and threads in order. Else each block draws its order from the seed, and so does the grid.
 void SetSeed(uint64_t seed);

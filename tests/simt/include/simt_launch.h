@@ -37,6 +37,10 @@ cudaError_t cudaFuncSetAttribute(T* kernel, cudaFuncAttribute attribute, int val
   return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), attribute, value);
 }
 template <typename T>
+cudaError_t cudaOccupancyMaxActiveClusters(int* num_clusters, T* kernel, const cudaLaunchConfig_t* config) {
+  return cudaOccupancyMaxActiveClusters(num_clusters, reinterpret_cast<const void*>(kernel), config);
+}
+template <typename T>
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* num_blocks, T* kernel, int block_threads,
                                                           size_t shared_bytes) {
   const size_t by_memory = 232448 / (shared_bytes + 1024);
