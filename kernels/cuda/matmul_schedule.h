@@ -3,7 +3,8 @@
 // How blocks share the tiles of a matmul (stream-K): whole waves of tiles first, tile i * num_blocks + b in wave i;
 // then the stages of the tiles left over, put in a row, are cut into num_split_blocks equal ranges. A tile that several
 // blocks worked on is added up by whichever of them arrives last, in rising order of the blocks: no block waits, and
-// the order depends on nothing but the sizes.
+// the order depends on nothing but the sizes. Sums of integers are the same in any order: there the last keeps its own
+// in registers.
 //
 //   tiles left      |----- 0 -----|----- 1 -----|----- 2 -----|
 //   ranges          |--- b 0 ---|--- b 1 ---|--- b 2 ---|-b 3-|
@@ -11,6 +12,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/matmul_kernels.h"
 
@@ -134,12 +136,14 @@ __device__ bool GatherSegments(const MatmulTask& task, const Segment& segment, c
   Team::Sync();  // is_last is written
   if (is_last == 0) return false;
   __threadfence();  // the others' sums are read after their arrivals were seen
+  constexpr bool kKeepsOwn = std::is_integral_v<Sum>;
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) {
+  for (int i = 0; i < kCount && !kKeepsOwn; ++i) {
 #pragma unroll
     for (int r = 0; r < 4; ++r) sums[i][r] = Sum{0};
   }
   for (int b = segment.first_block; b <= segment.last_block; ++b) {
+    if (kKeepsOwn && b == block) continue;
     const SumQuad<Sum>* const slot = partials + kCount * num_threads * (2 * b + (b == segment.first_block ? 1 : 0));
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
