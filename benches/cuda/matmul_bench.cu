@@ -81,6 +81,7 @@ constexpr Layer kLayers[] = {{"qkv", 6144, 4096}, {"o", 4096, 4096}, {"gate_up",
 struct Machine {
   int num_multiprocessors = 0;
   bool has_warpgroups = false;
+  cuda::ResidentClusters resident_clusters;
   double bandwidth = 0;
   double bf16_roof = 0;
   double int8_roof = 0;
@@ -95,7 +96,8 @@ cuda::MatmulProblem ProblemOf(const cuda::MatmulLaunch& launch) {
           .num_multiprocessors = launch.num_multiprocessors,
           .has_warpgroups = launch.has_warpgroups,
           .partial_bytes = size_t{48} << 20,
-          .scratch_bytes = size_t{64} << 20};
+          .scratch_bytes = size_t{64} << 20,
+          .resident_clusters = launch.resident_clusters};
 }
 
 // Of the layer's copies, one after the other, by one kernel.
@@ -177,6 +179,7 @@ void BenchLayer(const Format& format, const Layer& layer, const Machine& machine
   launch.workspace_bytes = workspace_bytes;
   launch.num_multiprocessors = machine.num_multiprocessors;
   launch.has_warpgroups = machine.has_warpgroups;
+  launch.resident_clusters = machine.resident_clusters;
   std::vector<cuda::MatmulLaunch> copies(std::min(kMaxCopies, kRotatedBytes / sizes.values_bytes + 1), launch);
   for (cuda::MatmulLaunch& copy : copies) {
     copy.w.values = format.format == WeightFormat::kDense ? memory.Random<float>(sizes.values_bytes)
@@ -193,11 +196,15 @@ void Run() {
   Machine machine;
   Require(cudaDeviceGetAttribute(&machine.num_multiprocessors, cudaDevAttrMultiProcessorCount, 0), "the device");
   Require(cuda::FindWarpgroups(machine.has_warpgroups), "what the kernels were built for");
+  if (machine.has_warpgroups) machine.resident_clusters = cuda::FindResidentClusters();
   machine.bandwidth = MeasureCopyBandwidth();
   machine.bf16_roof = MeasureTensorRoof<float>(machine.num_multiprocessors, 16);
   machine.int8_roof = MeasureTensorRoof<int32_t>(machine.num_multiprocessors, 32);
-  std::printf("{\"what\": \"roofs\", \"GB/s\": %.1f, \"bf16 TFLOP/s\": %.1f, \"int8 TOP/s\": %.1f}\n",
-              machine.bandwidth / 1e9, machine.bf16_roof / 1e12, machine.int8_roof / 1e12);
+  std::printf(
+      "{\"what\": \"roofs\", \"GB/s\": %.1f, \"bf16 TFLOP/s\": %.1f, \"int8 TOP/s\": %.1f, \"clusters of 2\": %d, "
+      "\"clusters of 4\": %d}\n",
+      machine.bandwidth / 1e9, machine.bf16_roof / 1e12, machine.int8_roof / 1e12, machine.resident_clusters.of_two,
+      machine.resident_clusters.of_four);
   for (const Format& format : kFormats) {
     for (const Layer& layer : kLayers) BenchLayer(format, layer, machine);
   }

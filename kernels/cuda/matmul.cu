@@ -134,7 +134,8 @@ MatmulProblem ProblemOf(const MatmulLaunch& launch, const MatmulTask& task) {
           .num_multiprocessors = launch.num_multiprocessors,
           .has_warpgroups = launch.has_warpgroups,
           .partial_bytes = kPartialBytes,
-          .scratch_bytes = launch.workspace_bytes - kCounterBytes - kPartialBytes};
+          .scratch_bytes = launch.workspace_bytes - kCounterBytes - kPartialBytes,
+          .resident_clusters = launch.resident_clusters};
 }
 
 cudaError_t CheckLaunch(const MatmulLaunch& launch) {

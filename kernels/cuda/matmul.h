@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "kernels/cuda/matmul_limits.h"
 #include "kernels/cuda/matmul_pack.h"
 #include "kernels/cuda/matmul_plan.h"
 #include "kernels/cuda/quantized_rows.h"
@@ -34,7 +35,13 @@ struct MatmulLaunch {
   bool has_warpgroups = false;         // of the device: it is sm_90, and the kernels are built for sm_90a
   bool is_dependent = false;           // programmatic dependent launch on the stream's previous kernel
   std::optional<MatmulKernel> kernel;  // instead of the plan's choice, for benches and tests
+  // Of the device: FindResidentClusters; where it was not asked, what is likely.
+  std::optional<ResidentClusters> resident_clusters;
 };
+
+// Of the current device, which must have warpgroups: asked once, when it is opened. None of a size that it cannot run,
+// or does not tell.
+ResidentClusters FindResidentClusters();
 
 // One workspace serves all matmuls of a stream, one after the other. Grows with rows only for quantised activations.
 size_t MatmulWorkspaceBytes(int64_t max_rows, int64_t max_n, int64_t max_k);

@@ -28,8 +28,15 @@ inline constexpr int kWarpgroupStageBytes = 128;
 inline constexpr int kWarpgroupRowStep = 16;  // between the numbers of rows that a pass may have
 // At most; what registers hold of sums beside unpacked operands of int4.
 constexpr int WarpgroupRows(WeightFormat format) { return format == WeightFormat::kInt4 ? 176 : 192; }
-// Blocks that may fetch weights for each other, at most.
-constexpr int WarpgroupClusterBlocks(WeightFormat format) { return format == WeightFormat::kInt4 ? 1 : 2; }
+// Blocks that may fetch weights for each other, at most; a power of two.
+constexpr int WarpgroupClusterBlocks(WeightFormat format) { return format == WeightFormat::kInt4 ? 1 : 4; }
+
+// Clusters of such blocks that a device runs at once. One lies within a GPC, whose multiprocessors need not be a
+// multiple of its blocks, so these may be fewer than the multiprocessors have room for. None: that size is not used.
+struct ResidentClusters {
+  int of_two = 0;
+  int of_four = 0;
+};
 
 // A block of the skinny kernel for passes of up to some rows.
 struct SkinnyBlock {

@@ -61,6 +61,7 @@ struct Work {
   int64_t slot_sums = 0;   // a block has room for
   int blocks_per_processor = 2;
   int cluster_blocks = 1;
+  int num_clusters = 0;  // that run at once; asked for where they are of more blocks than one
 };
 
 // The slowest of memory, L2, tensor cores (or the shared memory that feeds them) and arithmetic; the others hide behind
@@ -77,13 +78,15 @@ double WorkClocks(const Work& work, int num_processors) {
 // Decides how blocks share the tiles: whole waves, then the tiles left cut among as many blocks as pay for the partial
 // sums they write and read.
 void ChooseBlocks(const Work& work, const MatmulProblem& problem, MatmulCandidate& candidate) {
+  const bool has_clusters = work.cluster_blocks > 1;
   const int64_t num_slots =
-      static_cast<int64_t>(problem.num_multiprocessors) * work.blocks_per_processor / work.cluster_blocks;
+      has_clusters ? work.num_clusters : static_cast<int64_t>(problem.num_multiprocessors) * work.blocks_per_processor;
+  const int num_processors = has_clusters ? work.num_clusters * work.cluster_blocks : problem.num_multiprocessors;
   const int64_t num_waves = work.num_tiles / num_slots;
   const int64_t num_left = work.num_tiles - num_waves * num_slots;
-  const double tile_clocks = WorkClocks(work, problem.num_multiprocessors) * static_cast<double>(num_slots) /
+  const double tile_clocks = WorkClocks(work, num_processors) * static_cast<double>(num_slots) /
                              static_cast<double>(work.num_tiles);  // of a block among a full device's
-  const double start_clocks = kStartClocks + (work.cluster_blocks > 1 ? kClusterClocks : 0);
+  const double start_clocks = kStartClocks + (has_clusters ? kClusterClocks : 0);
   const double wave_clocks = start_clocks + static_cast<double>(num_waves) * tile_clocks;
   candidate.num_blocks = static_cast<int>(num_slots);
   candidate.num_split_blocks = static_cast<int>(num_left);
@@ -99,7 +102,7 @@ void ChooseBlocks(const Work& work, const MatmulProblem& problem, MatmulCandidat
     const double segments =
         static_cast<double>(blocks) + (blocks % num_left == 0 ? 0.0 : static_cast<double>(num_left));
     const double cost = wave_clocks + tile_clocks * static_cast<double>(num_left) / static_cast<double>(blocks) +
-                        kSplitClocks + 2 * segments * tile_bytes / kL2Bytes / problem.num_multiprocessors;
+                        kSplitClocks + 2 * segments * tile_bytes / kL2Bytes / num_processors;
     if (cost < candidate.cost_clocks) {
       candidate.cost_clocks = cost;
       candidate.num_split_blocks = static_cast<int>(blocks);
@@ -246,6 +249,17 @@ MatmulCandidate PlanExpandTile(const MatmulProblem& problem) {
   return candidate;
 }
 
+// Those that run at once, a multiprocessor for each block.
+int CountClusters(const MatmulProblem& problem, int cluster_blocks) {
+  constexpr int kLikelyGpcProcessors = 16;  // or two more
+  const int most = problem.num_multiprocessors / cluster_blocks;
+  if (cluster_blocks == 1) return most;
+  const ResidentClusters likely = {
+      .of_two = most, .of_four = problem.num_multiprocessors / kLikelyGpcProcessors * (kLikelyGpcProcessors / 4)};
+  const ResidentClusters resident = problem.resident_clusters.value_or(likely);
+  return std::min(most, cluster_blocks == 2 ? resident.of_two : resident.of_four);
+}
+
 // A cluster's blocks ask L2 for a tile's weights once.
 Work WarpgroupWork(const MatmulProblem& problem, int rows_per_pass, int cluster_blocks) {
   const double k_bytes = static_cast<double>(problem.w.k) * XBytes(problem.w);
@@ -258,6 +272,7 @@ Work WarpgroupWork(const MatmulProblem& problem, int rows_per_pass, int cluster_
   Work work;
   work.num_tiles = cluster_tiles * channel_tiles;
   work.cluster_blocks = cluster_blocks;
+  work.num_clusters = CountClusters(problem, cluster_blocks);
   work.memory_bytes =
       weight_bytes + static_cast<double>(problem.num_rows) * (k_bytes + 2.0 * static_cast<double>(problem.w.n));
   work.l2_bytes =
@@ -285,7 +300,8 @@ MatmulCandidate PlanWarpgroup(const MatmulProblem& problem) {
   if (best.skip_reason != nullptr) return best;
   best.cost_clocks = -1;
   const int64_t min_passes = CeilDiv(problem.num_rows, WarpgroupRows(problem.w.format));
-  for (int cluster_blocks = 1; cluster_blocks <= WarpgroupClusterBlocks(problem.w.format); ++cluster_blocks) {
+  for (int cluster_blocks = 1; cluster_blocks <= WarpgroupClusterBlocks(problem.w.format); cluster_blocks *= 2) {
+    if (CountClusters(problem, cluster_blocks) < 1) continue;
     const int64_t first = RoundUp(min_passes, cluster_blocks);
     for (int64_t passes = first; passes <= first + kMorePasses * cluster_blocks; passes += cluster_blocks) {
       MatmulCandidate candidate = {.kernel = MatmulKernel::kWarpgroup, .cluster_blocks = cluster_blocks};

@@ -6,7 +6,9 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
+#include "kernels/cuda/matmul_limits.h"
 #include "kernels/cuda/matmul_pack.h"
 #include "kernels/tensor.h"
 
@@ -25,6 +27,8 @@ struct MatmulProblem {
   bool has_warpgroups = false;  // sm_90
   size_t partial_bytes = 0;     // of the workspace
   size_t scratch_bytes = 0;     // for expanded weights
+  // Of the device; where it was not asked, what is likely.
+  std::optional<ResidentClusters> resident_clusters;
 };
 
 struct MatmulCandidate {

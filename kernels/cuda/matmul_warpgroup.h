@@ -7,9 +7,9 @@
 //   stage     128 bytes along k of the rows of x, swizzled, and the weights for them, by tensor copies; 4 or 8 stages,
 //             handed over by a pair of barriers each (full: the bytes are there; empty: all eight warps are done)
 //   products  m64nRk16 or m64nRk32 with R = kRows; the last ones run on while the next are prepared
-//   cluster   one block, or two that multiply the same channels by rows beside each other: each fetches half of a
-//   stage's
-//             weights for both, so L2 is asked for them once. A stage is empty when the warps of both are done with it.
+//   cluster   one block, or two or four that multiply the same channels by rows beside each other: each fetches its
+//             part of a stage's weights for all, so L2 is asked for them once. A stage is empty when the warps of all
+//             are done with it.
 //   tiles     as the tile kernel's, a cluster's rows together: shared by the clusters as matmul_schedule.h says
 //   out       8 x 8 sums at a time are transposed among a warp's registers, so that pairs of channels are stored
 //
@@ -144,7 +144,8 @@ __global__ void __launch_bounds__(kWarpgroupThreads, 1)
 
 template <typename Format, int kRows>
 cudaError_t LaunchWarpgroup(MatmulTask task, cudaStream_t stream) {
-  if (task.cluster_blocks > WarpgroupClusterBlocks(task.w.format)) return cudaErrorInvalidValue;
+  const bool is_cut_evenly = kWarpgroupChannels % task.cluster_blocks == 0;
+  if (task.cluster_blocks > WarpgroupClusterBlocks(task.w.format) || !is_cut_evenly) return cudaErrorInvalidValue;
   const int tile_rows = kRows * task.cluster_blocks;
   const int num_row_tiles = (task.num_rows + tile_rows - 1) / tile_rows;
   task.num_tiles = static_cast<int>((task.w.n + kWarpgroupChannels - 1) / kWarpgroupChannels) * num_row_tiles;

@@ -18,6 +18,7 @@ namespace {
 using cuda::MatmulCandidate;
 using cuda::MatmulKernel;
 using cuda::MatmulProblem;
+using cuda::ResidentClusters;
 
 struct Layer {
   const char* name;
@@ -39,19 +40,29 @@ MatmulProblem ProblemOf(const Layer& layer, WeightFormat format, int group_size)
           .scratch_bytes = size_t{64} << 20};
 }
 
+// From one row to the next at most by this much, up to 256 rows and above.
+struct Jumps {
+  double few = 1.15;
+  double many = 1.15;
+};
+
+void ExpectSmoothCostHere(const Layer& layer, MatmulProblem problem, const Jumps& jumps) {
+  double last = 0;
+  for (int m = 1; m <= 4096; ++m) {
+    problem.num_rows = m;
+    const MatmulCandidate plan = cuda::PlanMatmul(problem);
+    EXPECT(last == 0 || plan.cost_clocks <= (m <= 256 ? jumps.few : jumps.many) * last)
+        << layer.name << "m" << m << cuda::MatmulKernelName(plan.kernel) << plan.rows_per_pass << "cost"
+        << plan.cost_clocks << "after" << last;
+    EXPECT(plan.kernel != MatmulKernel::kPlain) << layer.name << "m" << m;
+    last = plan.cost_clocks;
+  }
+}
+
 void ExpectSmoothCost(const Layer& layer, MatmulProblem problem, double max_jump = 1.15) {
   for (const int num_multiprocessors : {78, 108, 114, 132, 142, 144}) {
     problem.num_multiprocessors = num_multiprocessors;
-    double last = 0;
-    for (int m = 1; m <= 4096; ++m) {
-      problem.num_rows = m;
-      const MatmulCandidate plan = cuda::PlanMatmul(problem);
-      EXPECT(last == 0 || plan.cost_clocks <= max_jump * last)
-          << layer.name << "m" << m << cuda::MatmulKernelName(plan.kernel) << plan.rows_per_pass << "cost"
-          << plan.cost_clocks << "after" << last;
-      EXPECT(plan.kernel != MatmulKernel::kPlain) << layer.name << "m" << m;
-      last = plan.cost_clocks;
-    }
+    ExpectSmoothCostHere(layer, problem, {max_jump, max_jump});
   }
 }
 
@@ -102,12 +113,25 @@ KERNEL_TEST("matmul plan: by warpgroups the cost of int4 grows by what passes mo
   }
 }
 
-// int8 is multiplied as fast as L2 feeds it, and every two passes of rows ask L2 for all weights once more.
-KERNEL_TEST("matmul plan: by warpgroups the cost of int8 grows by what passes more read") {
+// What devices of 132 multiprocessors may have room for, by how their GPCs are made.
+constexpr ResidentClusters kResident[] = {{66, 33}, {66, 32}, {66, 30}, {64, 28}};
+
+// Where tiles come out as one wave of all clusters, the next row begins another or makes each tile larger.
+KERNEL_TEST("matmul plan: by warpgroups the cost of int8 grows by at most 15 % a row up to 256 rows, by 20 % above") {
   for (const Layer& layer : kLayers) {
     MatmulProblem problem = ProblemOf(layer, WeightFormat::kInt8, 0);
     problem.has_warpgroups = true;
-    ExpectSmoothCost(layer, problem, 1.24);
+    for (const ResidentClusters& resident : {kResident[0], kResident[1]}) {
+      problem.resident_clusters = resident;
+      ExpectSmoothCostHere(layer, problem, {.many = 1.2});
+    }
+    problem.resident_clusters = {.of_two = 66};
+    ExpectSmoothCostHere(layer, problem, {.many = 1.24});
+    problem.resident_clusters.reset();
+    for (const int num_multiprocessors : {78, 108, 114, 142, 144}) {
+      problem.num_multiprocessors = num_multiprocessors;
+      ExpectSmoothCostHere(layer, problem, {.many = 1.24});
+    }
   }
 }
 
@@ -124,10 +148,53 @@ KERNEL_TEST("matmul plan: warpgroups are chosen for many rows, not for few, and 
         EXPECT(with.cost_clocks <= without.cost_clocks) << layer.name << "m" << m;
         EXPECT(m > 16 || with.kernel != MatmulKernel::kWarpgroup) << layer.name << "m" << m;
         EXPECT(m % 512 != 0 || with.kernel == MatmulKernel::kWarpgroup) << layer.name << "m" << m;
-        EXPECT(m != 256 || format != WeightFormat::kInt8 || with.cluster_blocks == 2) << layer.name << "L2 feeds it";
+        EXPECT(m != 256 || format != WeightFormat::kInt8 || with.cluster_blocks > 1) << layer.name << "L2 feeds it";
       }
     }
   }
+}
+
+KERNEL_TEST("matmul plan: clusters are no more than the device runs at once, and more of them never cost more") {
+  for (const Layer& layer : kLayers) {
+    MatmulProblem problem = ProblemOf(layer, WeightFormat::kInt8, 0);
+    problem.has_warpgroups = true;
+    int num_of_four = 0;
+    for (int m = 17; m <= 2048; m += 3) {
+      problem.num_rows = m;
+      problem.resident_clusters = ResidentClusters{};
+      const MatmulCandidate alone = cuda::PlanMatmul(problem);
+      EXPECT(alone.cluster_blocks == 1) << layer.name << m << "nothing else was told";
+      problem.resident_clusters->of_two = 66;
+      const MatmulCandidate pairs = cuda::PlanMatmul(problem);
+      EXPECT(pairs.cluster_blocks <= 2 && pairs.cost_clocks <= alone.cost_clocks) << layer.name << m;
+      for (const ResidentClusters& resident : kResident) {
+        problem.resident_clusters = resident;
+        const MatmulCandidate plan = cuda::PlanMatmul(problem);
+        EXPECT(plan.cost_clocks <= alone.cost_clocks) << layer.name << m;
+        EXPECT(resident.of_two < 66 || plan.cost_clocks <= pairs.cost_clocks) << layer.name << m;
+        EXPECT(plan.cluster_blocks != 2 || plan.num_blocks <= resident.of_two) << layer.name << m;
+        EXPECT(plan.cluster_blocks != 4 || plan.num_blocks <= resident.of_four) << layer.name << m;
+        num_of_four += plan.cluster_blocks == 4 ? 1 : 0;
+      }
+    }
+    EXPECT(num_of_four > 0) << layer.name;
+  }
+}
+
+KERNEL_TEST("matmul plan: nobody told how many clusters there are, or too many, or an error's number") {
+  MatmulProblem problem = ProblemOf(kLayers[1], WeightFormat::kInt8, 0);
+  problem.has_warpgroups = true;
+  problem.num_rows = 512;
+  const MatmulCandidate likely = cuda::PlanMatmul(problem);
+  EXPECT(likely.cluster_blocks == 4 && likely.num_blocks == 32) << likely.cluster_blocks << likely.num_blocks;
+  problem.resident_clusters = {.of_two = 1000, .of_four = 1000};
+  const MatmulCandidate most = cuda::PlanMatmul(problem);
+  EXPECT(most.cluster_blocks * most.num_blocks <= 132) << most.cluster_blocks << most.num_blocks;
+  problem.resident_clusters = {.of_two = -1, .of_four = -1};
+  EXPECT(cuda::PlanMatmul(problem).cluster_blocks == 1);
+  problem.num_multiprocessors = 3;
+  problem.resident_clusters.reset();
+  EXPECT(cuda::PlanMatmul(problem).cluster_blocks <= 2) << "no room for four";
 }
 
 KERNEL_TEST("matmul plan: blocks cover the tiles, and what they share fits the workspace") {
@@ -154,7 +221,7 @@ KERNEL_TEST("matmul plan: blocks cover the tiles, and what they share fits the w
             const int64_t slot_bytes = int64_t{4} * cuda::kWarpgroupChannels * tile_rows;
             const int64_t num_tiles =
                 (layer.n + cuda::kWarpgroupChannels - 1) / cuda::kWarpgroupChannels * ((m + tile_rows - 1) / tile_rows);
-            const int num_clusters = problem.num_multiprocessors / plan.cluster_blocks;
+            const int num_clusters = plan.cluster_blocks == 4 ? 32 : problem.num_multiprocessors / plan.cluster_blocks;
             if (plan.num_split_blocks == num_tiles % num_clusters) continue;  // nothing is shared
             EXPECT(plan.num_split_blocks * 2 * slot_bytes <= int64_t{48} << 20) << layer.name << m;
             continue;

@@ -12,6 +12,9 @@
 #include "kernels/cuda/matmul_plan.h"
 #include "tests/cuda/harness.h"
 #include "tests/cuda/matmul_case.h"
+#ifdef MILLRACE_SIMT
+#include <simt_core.h>
+#endif
 
 namespace millrace::cuda_test {
 namespace {
@@ -309,8 +312,10 @@ KERNEL_TEST("matmul warpgroup: every number of rows that a pass may have") {
     MatmulTask task = matmul.Task();
     task.rows_per_pass = 8, task.num_blocks = 1;
     EXPECT(cuda::LaunchWarpgroupMatmul(task, nullptr) == cudaErrorInvalidValue) << "there is no such kernel";
-    task.rows_per_pass = 16, task.cluster_blocks = 4;
-    EXPECT(cuda::LaunchWarpgroupMatmul(task, nullptr) == cudaErrorInvalidValue) << "nor such clusters";
+    for (const int cluster_blocks : {3, 8}) {
+      task.rows_per_pass = 16, task.cluster_blocks = cluster_blocks;
+      EXPECT(cuda::LaunchWarpgroupMatmul(task, nullptr) == cudaErrorInvalidValue) << "nor such clusters";
+    }
   }
 }
 
@@ -332,6 +337,23 @@ KERNEL_TEST("matmul warpgroup: two blocks that fetch weights for each other, als
   RunWarpgroup(kInt8, {70, 600, 1152}, {32, 2, 2, 2});  // six tiles, the second row of tiles has one block's rows
   RunWarpgroup(kInt8, {60, 300, 640}, {32, 3, 3, 2});   // two tiles for three clusters
   RunWarpgroup(kInt8, {33, 700, 1024}, {32, 2, 2, 2});  // a wave, then one tile for two
+}
+
+KERNEL_TEST("matmul warpgroup: four blocks that fetch weights for each other, with rows for one of them up to all") {
+  if (!HasWarpgroups()) return;
+  for (const int m : {1, 16, 17, 32, 33, 47, 48, 49, 63, 64, 65}) {
+    RunWarpgroup(kInt8, {m, 20, 128 * 5}, {16, 1, 1, 4});  // of 65 rows a second tile has one
+  }
+  RunWarpgroup(kInt8, {150, 255, 144}, {48, 1, 1, 4});  // the last block has 6 rows
+  RunWarpgroup(kInt8, {580, 20, 80}, {192, 1, 1, 4});
+}
+
+KERNEL_TEST("matmul warpgroup: clusters of four that share tiles, more tiles than clusters") {
+  if (!HasWarpgroups()) return;
+  RunWarpgroup(kInt8, {70, 600, 1152}, {16, 2, 2, 4});    // six tiles, the second row of tiles has one block's rows
+  RunWarpgroup(kInt8, {60, 300, 640}, {16, 3, 3, 4});     // two tiles for three clusters
+  RunWarpgroup(kInt8, {33, 700, 1024}, {16, 2, 2, 4});    // a wave, then one tile for two
+  RunWarpgroup(kInt8, {20, 20, 128 * 9}, {16, 4, 4, 4});  // one tile in four, of which two blocks have rows
 }
 
 KERNEL_TEST("matmul: bias, residual and float32 outputs in every kernel") {
@@ -356,6 +378,10 @@ KERNEL_TEST("matmul: bias, residual and float32 outputs in every kernel") {
         if (!HasWarpgroups() || (!is_int4 && (is_grouped || format.format != WeightFormat::kInt8))) continue;
         MatmulCase warpgroup(shape, 4);
         RunShared(warpgroup, {32, 2, 2}, cuda::LaunchWarpgroupMatmul, "warpgroup", WarpgroupRounding(format));
+        if (is_int4) continue;
+        for (const int cluster_blocks : {2, 4}) {
+          RunShared(warpgroup, {16, 2, 2, cluster_blocks}, cuda::LaunchWarpgroupMatmul, "warpgroup clusters");
+        }
       }
     }
   }
@@ -416,6 +442,50 @@ KERNEL_TEST("matmul: the launcher serves every format with whatever kernel it pl
   MatmulShape mixed = ShapeOf(kDenseBf16, {3, 20, 64});
   mixed.w_dtype = DType::kF16;
   run(mixed, WeightRounding::kExact);
+}
+
+// Of the launches since the last call; a GPU does not tell.
+int TakeClusterBlocks([[maybe_unused]] int want) {
+#ifdef MILLRACE_SIMT
+  return simt::TakeClusterBlocks();
+#else
+  return want;
+#endif
+}
+
+KERNEL_TEST("matmul: the launcher has clusters of the sizes that the device runs, and of no other") {
+  if (!HasWarpgroups()) return;
+  const size_t bytes = cuda::MatmulWorkspaceBytes(80, 256, 512);
+  DeviceArray<unsigned char> workspace(std::vector<unsigned char>(bytes + 256, 0));
+  MatmulCase matmul(ShapeOf(kInt8, {80, 256, 512}), 5);
+  cuda::MatmulLaunch launch = matmul.Launch();
+  launch.workspace = workspace.data() + (256 - reinterpret_cast<uintptr_t>(workspace.data()) % 256) % 256;
+  launch.workspace_bytes = bytes;
+  launch.num_multiprocessors = 4;
+  launch.has_warpgroups = true;
+  const auto run = [&](int want) {
+    matmul.Poison();
+    TakeClusterBlocks(0);
+    EXPECT(cuda::LaunchMatmul(launch, nullptr) == cudaSuccess);
+    matmul.Check("launcher");
+    EXPECT(TakeClusterBlocks(want) == want) << want;
+  };
+  run(2);  // nobody asked
+  launch.resident_clusters = cuda::ResidentClusters{};
+  run(1);
+  launch.resident_clusters->of_two = 2;
+  run(2);
+  launch.resident_clusters->of_four = 1;
+  run(4);
+}
+
+KERNEL_TEST("matmul: a device with warpgroups runs clusters of two and of four, each block on its multiprocessor") {
+  if (!HasWarpgroups()) return;
+  int num_multiprocessors = 0;
+  EXPECT(cudaDeviceGetAttribute(&num_multiprocessors, cudaDevAttrMultiProcessorCount, 0) == cudaSuccess);
+  const cuda::ResidentClusters resident = cuda::FindResidentClusters();
+  EXPECT(resident.of_two >= 1 && 2 * resident.of_two <= num_multiprocessors) << resident.of_two;
+  EXPECT(resident.of_four >= 1 && 4 * resident.of_four <= num_multiprocessors) << resident.of_four;
 }
 
 KERNEL_TEST("matmul: a launch that makes no sense is refused") {

@@ -66,6 +66,35 @@ TEST_CASE("CUDA ranks: what their exchanges take is taken before the memory that
   simt::SetExchangeBytes(0);
 }
 
+TEST_CASE("CudaOps: int8 times many rows runs in clusters as large as the device has room for", "[cuda]") {
+  constexpr int64_t kRows = 80, kChannels = 256, kInputs = 512;
+  const std::unique_ptr<Device> device = testing::Cuda();
+  StepLimits limits = testing::kBackendLimits;
+  limits.max_rows = kRows;
+  limits.max_inputs = kInputs;
+  limits.max_outputs = kChannels;
+  REQUIRE(device->ops().ReserveWorkspace(limits).ok());
+  const std::vector<int8_t> values(kChannels * kInputs, 3);
+  const std::vector<float> scales(kChannels, 0.5f);
+  const auto weight = device->ops().Pack(
+      {.format = WeightFormat::kInt8, .n = kChannels, .k = kInputs, .values = values.data(), .scales = scales.data()});
+  REQUIRE(weight.ok());
+  const std::vector<uint16_t> ones(kRows * kInputs, 0x3f80);
+  const auto x = *device->Allocate(ones.size() * sizeof(uint16_t));
+  const auto out = *device->Allocate(kRows * kChannels * sizeof(uint16_t));
+  REQUIRE(device->CopyToDevice(x->data(), ones.data(), ones.size() * sizeof(uint16_t)).ok());
+  static_cast<void>(simt::TakeClusterBlocks());
+  device->ops().Matmul(
+      {.x = {.data = x->data(), .dtype = DType::kBF16, .rows = kRows, .cols = kInputs, .stride = kInputs},
+       .w = weight->get(),
+       .out = {.data = out->data(), .dtype = DType::kBF16, .rows = kRows, .cols = kChannels, .stride = kChannels}});
+  REQUIRE(device->Wait().ok());
+  CHECK(simt::TakeClusterBlocks() == 4);  // of as many multiprocessors
+  std::vector<uint16_t> got(kRows * kChannels);
+  REQUIRE(device->CopyToHost(got.data(), out->data(), got.size() * sizeof(uint16_t)).ok());
+  CHECK(got == std::vector<uint16_t>(got.size(), 0x4440));  // 768
+}
+
 TEST_CASE("GraphCache: rows are rounded up to what is recorded, and never beyond what was reserved", "[cuda]") {
   const cuda::GraphCache cache(20);
   CHECK(cache.RoundedRows(1) == 1);

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cuda/backend/cuda_device.h"
 
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "kernels/check.h"
 #include "kernels/cuda/backend/cuda_communicator.h"
+#include "kernels/cuda/matmul.h"
 #include "kernels/cuda/warpgroups.h"
 #include "kernels/status_macros.h"
 
@@ -61,6 +63,8 @@ absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Open(const CudaDeviceOptions
   RETURN_IF_ERROR(ToStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "asking for the device's memory"));
   bool has_warpgroups = false;
   RETURN_IF_ERROR(ToStatus(FindWarpgroups(has_warpgroups), "asking what the kernels were built for"));
+  std::optional<ResidentClusters> resident_clusters;
+  if (has_warpgroups) resident_clusters = FindResidentClusters();
   std::string name = absl::StrFormat("cuda:%d (%s, sm_%d%d, %d SMs, %.0f GiB)", ordinal, properties.name, major, minor,
                                      num_multiprocessors, static_cast<double>(total_bytes) / (1 << 30));
   ASSIGN_OR_RETURN(std::unique_ptr<CudaStream> stream, CudaStream::Create());
@@ -69,6 +73,7 @@ absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Open(const CudaDeviceOptions
                                                 {.ordinal = ordinal,
                                                  .num_multiprocessors = num_multiprocessors,
                                                  .has_warpgroups = has_warpgroups,
+                                                 .resident_clusters = resident_clusters,
                                                  .uses_graphs = options.uses_graphs,
                                                  .activation_dtype = options.activation_dtype}));
 }

@@ -215,7 +215,8 @@ void CudaOps::Matmul(const MatmulArgs& args) {
                       .workspace_bytes = matmul_workspace_->num_bytes(),
                       .num_multiprocessors = config_.num_multiprocessors,
                       .has_warpgroups = config_.has_warpgroups,
-                      .is_dependent = stream_.overlaps_kernels()};
+                      .is_dependent = stream_.overlaps_kernels(),
+                      .resident_clusters = config_.resident_clusters};
   if (std::exchange(quantized_reader_, nullptr) == args.w) launch.x_quantized = QuantizedFor(args.w, args.x);
   quantized_reader_ = nullptr;
   if (cublaslt_ != nullptr && cublaslt_->Launch(launch, cublaslt_workspace_->data(), stream_.get())) return;

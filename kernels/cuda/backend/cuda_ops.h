@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "kernels/cuda/backend/cublaslt.h"
 #include "kernels/cuda/backend/cuda_expert_ops.h"
@@ -15,6 +16,7 @@
 #include "kernels/cuda/backend/graph_cache.h"
 #include "kernels/cuda/backend/sampler.h"
 #include "kernels/cuda/backend/step_staging.h"
+#include "kernels/cuda/matmul.h"
 #include "kernels/cuda/quantized_rows.h"
 #include "kernels/ops.h"
 
@@ -24,6 +26,7 @@ struct CudaOpsConfig {
   int ordinal = 0;
   int num_multiprocessors = 1;
   bool has_warpgroups = false;  // FindWarpgroups
+  std::optional<ResidentClusters> resident_clusters;
   bool uses_graphs = true;
   DType activation_dtype = DType::kBF16;  // or kF16
 };

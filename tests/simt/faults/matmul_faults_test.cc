@@ -18,7 +18,7 @@ using simt::FaultKind;
 
 constexpr int kMostSeeds = 8;
 constexpr int kBlocks = 2;
-constexpr int kMostClusterBlocks = 2;
+constexpr int kMostClusterBlocks = 4;
 
 // Two blocks, or clusters of blocks, share a tile, and either fills its stages several times.
 class SharedTile {
@@ -94,6 +94,10 @@ KERNEL_TEST("matmul warpgroup: int4, a wait, a fence, a phase or a box that is w
 
 KERNEL_TEST("matmul warpgroup: in clusters, what one block does not tell or wait for of the other is found as well") {
   ExpectAllFound({.format = WeightFormat::kInt8, .m = 50, .n = 20, .k = 128 * 18}, 2, 2);
+}
+
+KERNEL_TEST("matmul warpgroup: in clusters of four, what one block does not tell or wait for of the others is found") {
+  ExpectAllFound({.format = WeightFormat::kInt8, .m = 100, .n = 20, .k = 128 * 18}, 2, 4);
 }
 
 }  // namespace
