@@ -101,8 +101,10 @@ void ChooseBlocks(const Work& work, const MatmulProblem& problem, MatmulCandidat
     if (num_left * work.num_stages < blocks * kMinSegmentStages) break;
     const double segments =
         static_cast<double>(blocks) + (blocks % num_left == 0 ? 0.0 : static_cast<double>(num_left));
+    // Written and read; of integers the last block of a tile keeps its own.
+    const double num_moved = 2 * segments - (XBytes(problem.w) == 1 ? static_cast<double>(num_left) : 0.0);
     const double cost = wave_clocks + tile_clocks * static_cast<double>(num_left) / static_cast<double>(blocks) +
-                        kSplitClocks + 2 * segments * tile_bytes / kL2Bytes / num_processors;
+                        kSplitClocks + num_moved * tile_bytes / kL2Bytes / num_processors;
     if (cost < candidate.cost_clocks) {
       candidate.cost_clocks = cost;
       candidate.num_split_blocks = static_cast<int>(blocks);
