@@ -10,7 +10,7 @@
 //                      this, 2 x 16    1 x 16, sums and totals    two passes of 2 x 8, sums and totals
 //   shared memory      w + R / 16      w + R / 8                  2 w + R / 16    bytes, 128 a clock
 //   L2                 w + R / 128     w + R / 64                 2 w + R / 128   bytes, 32 a clock
-//   unpacking          1.4             1.4                        2.8             operations, 128 a clock
+//   unpacking          3.2             3.2                        6.4             operations, 128 a clock
 //   scaling            R / 32          2 R / group                2 R / group     the same
 //   products           R               R                          R               1024 a clock
 //
