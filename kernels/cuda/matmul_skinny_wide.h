@@ -29,6 +29,26 @@
 
 namespace millrace::cuda {
 
+// SkinnyGroups on their way: whoever widened the zero points as they come would wait for them.
+template <int kChannelTiles>
+struct WideGroups {
+  uint32_t scales[kChannelTiles][2];
+  uint16_t zeros[kChannelTiles][2];
+
+  __device__ SkinnyGroups<kChannelTiles> Widened() const {
+    SkinnyGroups<kChannelTiles> groups;
+#pragma unroll
+    for (int c = 0; c < kChannelTiles; ++c) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        groups.scales[c][half] = scales[c][half];
+        groups.zeros[c][half] = zeros[c][half];
+      }
+    }
+    return groups;
+  }
+};
+
 // Where a lane finds the scales and zero points of the channels g and g + 8 of its tiles. They are fetched into
 // registers a stage ahead: shared memory is full of weights and x, and a stage of so many rows takes longer than memory
 // does.
@@ -53,7 +73,7 @@ struct WideGroupSource {
       zeros[c] = ptx::Pin(static_cast<const uint16_t*>(w.zeros) + index);
     }
   }
-  __device__ void Fetch(int stage, SkinnyGroups<kChannelTiles>& groups) const {
+  __device__ void Fetch(int stage, WideGroups<kChannelTiles>& groups) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int index = min((stage * 2 + half) >> shift, last_group) * 8;
@@ -111,7 +131,8 @@ template <typename Ring, typename Format, int kChannelTiles, int kTokenTiles>
 __device__ void SumWide(const Ring& ring, const Segment& segment, float (*totals)[4]) {
   constexpr int kNumStages = Ring::kNumStages;
   const WideGroupSource<kChannelTiles> source(ring.task.w, ring.place.first_tile);
-  SkinnyGroups<kChannelTiles> groups, next_groups;
+  SkinnyGroups<kChannelTiles> groups;
+  WideGroups<kChannelTiles> next_groups;
   source.Fetch(segment.first_stage, next_groups);
   const int num_token_tiles = (ring.place.num_rows + 7) / 8;
   int slot = 0;
@@ -121,7 +142,7 @@ __device__ void SumWide(const Ring& ring, const Segment& segment, float (*totals
     const int free_slot = slot == 0 ? kNumStages - 1 : slot - 1;
     ring.LoadWeights(stage + kNumStages - 1, free_slot);
     ring.LoadTokens(stage + kNumStages - 1, free_slot);
-    groups = next_groups;
+    groups = next_groups.Widened();
     source.Fetch(stage + 1, next_groups);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
