@@ -13,7 +13,7 @@ namespace millrace {
 namespace {
 
 constexpr int kMaxDepth = 64;            // of the schema; below it anything is allowed
-constexpr int64_t kMaxSteps = 1 << 20;   // values looked at; beyond, anything is allowed
+constexpr int64_t kMaxSteps = 1 << 20;   // values and names looked at; beyond, anything is allowed
 constexpr size_t kMaxQuotedBytes = 100;  // of a name in a message
 
 std::string Quoted(std::string_view name) {
@@ -70,7 +70,7 @@ class Checker {
     }
     if (!type->is_list()) return absl::OkStatus();
     for (const TemplateValue& each : type->as_list().items) {
-      if (!each.is_string() || IsOfType(each.text(), value)) return absl::OkStatus();
+      if (--steps_ < 0 || !each.is_string() || IsOfType(each.text(), value)) return absl::OkStatus();
     }
     return Fault(path, "has a type that is not allowed");
   }
@@ -135,6 +135,7 @@ class Checker {
     const TemplateValue* required = schema.Find("required");
     if (required != nullptr && required->is_list()) {
       for (const TemplateValue& name : required->as_list().items) {
+        if (--steps_ < 0) return absl::OkStatus();
         if (!name.is_string() || object.Find(name.text()) != nullptr) continue;
         return Fault(path, absl::StrCat(Quoted(name.text()), " is missing"));
       }

@@ -54,6 +54,27 @@ TEST_CASE("CheckArguments: a schema that is none allows any object, and deep or 
   CHECK(CheckArguments(schema, arguments).ok());
 }
 
+TEST_CASE("CheckArguments: lists of a schema are looked at so often and no more") {
+  std::string objects;
+  for (int i = 0; i < 4000; ++i) absl::StrAppend(&objects, R"({"a":1},)");
+  const std::string last_is_wrong = absl::StrCat(R"({"x":[)", objects, R"({}]})");
+  for (const int num_names : {1, 400}) {
+    std::string names, types;
+    for (int i = 0; i < num_names; ++i) {
+      absl::StrAppend(&names, i == 0 ? "" : ",", R"("a")");
+      absl::StrAppend(&types, i == 0 ? "" : ",", R"("string")");
+    }
+    const bool ends = num_names > 1;
+    INFO(num_names);
+    CHECK(CheckArguments(absl::StrCat(R"({"properties":{"x":{"items":{"required":[)", names, "]}}}}"), last_is_wrong)
+              .ok() == ends);
+    CHECK(CheckArguments(absl::StrCat(R"({"properties":{"x":{"items":{"anyOf":[{"type":[)", types,
+                                      R"(]},{"required":["a"]}]}}}})"),
+                         last_is_wrong)
+              .ok() == ends);
+  }
+}
+
 // The suite's values are put into an argument of their own, so that any type may come.
 TEST_CASE("CheckArguments: agrees with the JSON Schema Test Suite on what it follows") {
   const std::filesystem::path folder =
