@@ -77,6 +77,7 @@ class RedisStoreImpl : public RedisStore {
 
   absl::StatusOr<int64_t> Purge(const PurgeScope& scope) override {
     const absl::Time deadline = absl::Now() + options_.purge_limit;
+    ForgetQueued(deadline);
     std::unique_ptr<RedisConnection> connection = Take(options_.purge_limit);
     if (connection == nullptr) return absl::UnavailableError("there is no connection to Redis");
     absl::StatusOr<int64_t> num_purged = PurgeWith(*connection, Pattern(scope), deadline);
@@ -103,6 +104,15 @@ class RedisStoreImpl : public RedisStore {
   };
 
   bool is_connected() const ABSL_SHARED_LOCKS_REQUIRED(mu_) { return num_open_ > 0; }
+
+  // Nothing that was put before a purge is written after it.
+  void ForgetQueued(absl::Time deadline) {
+    const auto is_still = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return !is_writing_; };
+    absl::MutexLock lock(&mu_);
+    queue_.clear();
+    num_queued_bytes_ = 0;
+    mu_.AwaitWithDeadline(absl::Condition(&is_still), deadline);
+  }
 
   // Null: there is no connection, or none was free in time.
   std::unique_ptr<RedisConnection> Take(absl::Duration limit) {

@@ -28,9 +28,14 @@ std::optional<ResponseCache::Found> ResponseCache::Find(const CacheKey& key, int
 }
 
 SharedGeneration::Hooks ResponseCache::MakeHooks(const CacheKey& key, std::function<void()> on_closed) {
-  const uint64_t num_purges = num_purges_;
+  const auto num_purges = [this] {
+    absl::ReaderMutexLock lock(&purge_mu_);
+    return num_purges_;
+  }();
   const auto keep = [this, key, num_purges](const std::vector<TextDelta>& deltas) {
-    if (num_purges_ == num_purges) store_->Put(key, SealValue(key, Now(), EncodeAnswer(deltas)));
+    std::string value = SealValue(key, Now(), EncodeAnswer(deltas));
+    absl::ReaderMutexLock lock(&purge_mu_);  // a purge that begins now finds it
+    if (num_purges_ == num_purges) store_->Put(key, std::move(value));
   };
   return {.on_whole = keep, .on_closed = std::move(on_closed)};
 }
@@ -57,7 +62,10 @@ std::shared_ptr<SharedGeneration> ResponseCache::LeadAlone(const CacheKey& key, 
 }
 
 absl::StatusOr<int64_t> ResponseCache::Purge(const PurgeScope& scope) {
-  ++num_purges_;
+  {
+    absl::MutexLock lock(&purge_mu_);
+    ++num_purges_;
+  }
   return store_->Purge(scope);
 }
 

@@ -57,7 +57,8 @@ class ResponseCache {
 
   const std::unique_ptr<AnswerStore> store_;
   const std::function<absl::Time()> now_;
-  std::atomic<uint64_t> num_purges_{0};
+  absl::Mutex purge_mu_;  // shared by those who put
+  uint64_t num_purges_ ABSL_GUARDED_BY(purge_mu_) = 0;
   std::atomic<uint64_t> num_hits_{0}, num_misses_{0}, num_coalesced_{0}, num_bypassed_{0};
   absl::Mutex mu_;
   absl::flat_hash_map<FlightName, std::shared_ptr<SharedGeneration>> flights_ ABSL_GUARDED_BY(mu_);

@@ -94,6 +94,21 @@ TEST_CASE("RedisStore: a purge takes what it names, and names may hold anything"
   CHECK(store->Purge({}).value() == 0);
 }
 
+TEST_CASE("RedisStore: what was put before a purge is not written after it", "[cache][redis]") {
+  REQUIRE_REDIS();
+  RedisProcess redis;
+  REQUIRE(redis.Start());
+  auto store = RedisStore::Start(Options(redis.port()));
+  REQUIRE(store->AwaitReady(kPatience));
+  for (int i = 0; i < 3000; ++i) store->Put(Key(std::to_string(i)), "x");
+  REQUIRE(store->Purge({}).ok());
+  REQUIRE(store->AwaitReady(kPatience));
+  CHECK(store->Purge({}).value() == 0);
+  store->Put(Key("a"), "x");
+  REQUIRE(store->AwaitReady(kPatience));
+  CHECK(Has(*store, Key("a")));
+}
+
 TEST_CASE("RedisStore: a server that dies and comes back costs misses and nothing else", "[cache][redis]") {
   REQUIRE_REDIS();
   RedisProcess redis;

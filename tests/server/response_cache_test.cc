@@ -234,6 +234,40 @@ TEST_CASE("ResponseCache: an answer that was under way at a purge is not kept", 
   CHECK(HeaderOf(f.Call(kChat, Chat()).head, "x-millrace-cache") == "miss");
 }
 
+// A purge that comes while something is put comes before it, if it can.
+class LatePuts : public AnswerStore {
+ public:
+  std::shared_ptr<const std::string> Get(const CacheKey& key) override { return inner_->Get(key); }
+  void Put(const CacheKey& key, std::string bytes) override {
+    is_putting.Notify();
+    is_purging_.WaitForNotificationWithTimeout(absl::Milliseconds(200));
+    inner_->Put(key, std::move(bytes));
+  }
+  absl::StatusOr<int64_t> Purge(const PurgeScope& scope) override {
+    is_purging_.Notify();
+    return inner_->Purge(scope);
+  }
+  StoreStats stats() const override { return inner_->stats(); }
+
+  absl::Notification is_putting;
+
+ private:
+  absl::Notification is_purging_;
+  const std::unique_ptr<AnswerStore> inner_ = MakeMemoryStore({});
+};
+
+TEST_CASE("ResponseCache: a purge waits for what is being put, and takes it", "[response_cache]") {
+  auto store = std::make_unique<LatePuts>();
+  absl::Notification& is_putting = store->is_putting;
+  CacheFixture f({}, {}, std::move(store));
+  RawClient client(f.server->port());
+  client.Send(ApiFixture::Bytes("POST", kChat, Chat().dump()));
+  is_putting.WaitForNotification();
+  CHECK(f.cache->Purge({}).value() == 1);
+  CHECK(CacheFixture::Read(client).status == 200);
+  CHECK(f.cache->stats().store.num_entries == 0);
+}
+
 TEST_CASE("ResponseCache: a hundred equal requests at once are one generation", "[response_cache]") {
   CacheFixture f;
   f.engine->SetPaused(true);
