@@ -240,19 +240,20 @@ class LatePuts : public AnswerStore {
   std::shared_ptr<const std::string> Get(const CacheKey& key) override { return inner_->Get(key); }
   void Put(const CacheKey& key, std::string bytes) override {
     is_putting.Notify();
-    is_purging_.WaitForNotificationWithTimeout(absl::Milliseconds(200));
+    is_purged_.WaitForNotificationWithTimeout(absl::Milliseconds(200));
     inner_->Put(key, std::move(bytes));
   }
   absl::StatusOr<int64_t> Purge(const PurgeScope& scope) override {
-    is_purging_.Notify();
-    return inner_->Purge(scope);
+    absl::StatusOr<int64_t> num_purged = inner_->Purge(scope);
+    is_purged_.Notify();
+    return num_purged;
   }
   StoreStats stats() const override { return inner_->stats(); }
 
   absl::Notification is_putting;
 
  private:
-  absl::Notification is_purging_;
+  absl::Notification is_purged_;
   const std::unique_ptr<AnswerStore> inner_ = MakeMemoryStore({});
 };
 
