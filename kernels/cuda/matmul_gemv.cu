@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// The matmul for one to four rows: weights go from memory straight into registers, many loads ahead, and no thread
-// waits for another until the end.
+// The matmul for one to eight rows (int8 with a scale per channel: four): weights go from memory straight into
+// registers, many loads ahead, and no thread waits for another until the end.
 //
 //   block  8 warps, 16 output channels, all of K: warp w takes stages w, w + 8, .. of 128 bytes along k of a row of x
 //   lane   the weights of channels g and g + 8 that matmul_format_*.h gives lane 4g + t, and the x for them, a half of
 //          a stage ahead, from L1: blocks of a multiprocessor read the same rows
 //   int8   dp4a, every lane for all rows; the four lanes of a channel add up at the end
-//   else   a tensor-core product, 4 of whose 8 columns are rows: sums in float32 take one instruction where
-//          multiply-adds would first have to widen every 16-bit weight
+//   else   a tensor-core product, whose 8 columns are rows: sums in float32 take one instruction where multiply-adds
+//          would first have to widen every 16-bit weight
 //   out    the warps' sums meet in shared memory, added in their order
 //
 // The weights do not depend on the previous kernel: they are fetched before the grid dependency is waited for.
@@ -41,6 +41,13 @@ __device__ const char* RowOfX(const MatmulTask& task, int row, int warp) {
   return ptx::Pin(static_cast<const char*>(task.x) + row_byte + first_byte);
 }
 
+// A lane's weights of half a stage.
+struct GemvHalf {
+  const uint4* units;  // of the whole stage
+  int half;
+  uint32_t zeros = 0;
+};
+
 // Products on tensor cores. Sums of a lane: [channels g and g + 8][2 rows].
 template <typename Format>
 struct TensorProducts {
@@ -57,9 +64,9 @@ struct TensorProducts {
   __device__ void Advance(int num_bytes) { row += num_bytes; }
   __device__ static int RowOf(int i) { return static_cast<int>(threadIdx.x) % 4 * 2 + i; }
 
-  __device__ static void Add(const uint4* units, uint32_t zeros, int half, const X& x, float (&sums)[4]) {
+  __device__ static void Add(const GemvHalf& w, const X& x, float (&sums)[4]) {
     uint32_t a[2][4];
-    Format::template Operands<1>(units, half, zeros, a);
+    Format::template Operands<1>(w.units, w.half, w.zeros, a);
     const uint32_t b[2][2] = {{x.x, x.y}, {x.z, x.w}};
     Format::Math::Mma(sums, a[0], b[0]);
     Format::Math::Mma(sums, a[1], b[1]);
@@ -102,10 +109,10 @@ struct DotProducts {
   }
   __device__ static int RowOf(int i) { return static_cast<int>(threadIdx.x) % 4 == 0 ? i : kNumRows; }
 
-  __device__ static void Add(const uint4* units, uint32_t /*zeros*/, int half, const X& x, int (&sums)[2 * kNumRows]) {
+  __device__ static void Add(const GemvHalf& w, const X& x, int (&sums)[2 * kNumRows]) {
 #pragma unroll
     for (int i = 0; i < 2 * kNumRows; ++i) {
-      sums[i] = Dot(units[half * 2 + i / kNumRows], x.rows[i % kNumRows], sums[i]);
+      sums[i] = Dot(w.units[w.half * 2 + i / kNumRows], x.rows[i % kNumRows], sums[i]);
     }
   }
   __device__ static void AddLanes(int (&sums)[2 * kNumRows]) {
@@ -170,22 +177,28 @@ struct GemvSource {
   }
 };
 
-template <typename Products, typename Stage, int kGroups>
-__device__ void AddHalf(const Stage& stage, int half, const typename Products::X& x,
-                        typename Products::Sum (&group_sums)[2 * Products::kLaneRows],
-                        typename Products::Sum (&sums)[2 * Products::kLaneRows]) {
-  if constexpr (kGroups == 0) {
-    Products::Add(stage.units, 0, half, x, sums);
-  } else {
-    const int group = half * (kGroups - 1);
-    Products::Add(stage.units, stage.zeros[group], half, x, group_sums);
-    if (half == 1 || kGroups == 2) EndSkinnyGroup<1>(stage.scales[group], &group_sums, &sums);
+// A lane's sums.
+template <typename Products, int kGroups>
+struct GemvSums {
+  using Sum = typename Products::Sum;
+  Sum all[2 * Products::kLaneRows] = {};
+  Sum of_group[2 * Products::kLaneRows] = {};  // that has not been scaled
+
+  template <typename Stage>
+  __device__ void Add(const Stage& stage, int half, const typename Products::X& x) {
+    if constexpr (kGroups == 0) {
+      Products::Add({stage.units, half}, x, all);
+    } else {
+      const int group = half * (kGroups - 1);
+      Products::Add({stage.units, half, stage.zeros[group]}, x, of_group);
+      if (half == 1 || kGroups == 2) EndSkinnyGroup<1>(stage.scales[group], &of_group, &all);
+    }
   }
-}
+};
 
 // This warp's share of a tile's sums.
 template <typename Format, typename Products, int kGroups>
-__device__ void SumGemv(const MatmulTask& task, typename Products::Sum (&sums)[2 * Products::kLaneRows]) {
+__device__ void SumGemv(const MatmulTask& task, GemvSums<Products, kGroups>& sums) {
   using Source = GemvSource<Format, kGroups>;
   constexpr int kAhead = kStagesAhead<Format>;
   const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);  // known to be all lanes'
@@ -206,13 +219,12 @@ __device__ void SumGemv(const MatmulTask& task, typename Products::Sum (&sums)[2
     for (int s = 0; s < kAhead; ++s) {
       const int index = first + s;
       if (index >= num_stages) break;
-      typename Products::Sum group_sums[2 * Products::kLaneRows] = {};
       typename Products::X now = x;
       x = products.Load(s * kWarps * kStageBytes + kHalfBytes);
-      AddHalf<Products, typename Source::Stage, kGroups>(ring[s], 0, now, group_sums, sums);
+      sums.Add(ring[s], 0, now);
       now = x;
       if (index + 1 < num_stages) x = products.Load((s + 1) * kWarps * kStageBytes);
-      AddHalf<Products, typename Source::Stage, kGroups>(ring[s], 1, now, group_sums, sums);
+      sums.Add(ring[s], 1, now);
       if (index + kAhead < num_stages) source.Load(s + kAhead, ring[s]);
     }
     source.Advance(kAhead);
@@ -224,16 +236,16 @@ template <typename Format, typename Products, int kGroups>
 __global__ void __launch_bounds__(32 * kWarps, Products::kBlocks) GemvMatmul(const MatmulTask task) {
   using Sum = typename Products::Sum;
   __shared__ Sum partials[kWarps][Products::kRows][kTileChannels];
-  Sum sums[2 * Products::kLaneRows] = {};
+  GemvSums<Products, kGroups> sums;
   SumGemv<Format, Products, kGroups>(task, sums);
-  Products::AddLanes(sums);
+  Products::AddLanes(sums.all);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
   for (int i = 0; i < Products::kLaneRows; ++i) {
     const int row = Products::RowOf(i);
     if (row >= Products::kRows) continue;
-    partials[warp][row][lane / 4] = sums[i];
-    partials[warp][row][lane / 4 + 8] = sums[Products::kLaneRows + i];
+    partials[warp][row][lane / 4] = sums.all[i];
+    partials[warp][row][lane / 4 + 8] = sums.all[Products::kLaneRows + i];
   }
   __syncthreads();  // every warp's sums are there
   const int row = static_cast<int>(threadIdx.x) / kTileChannels;
