@@ -84,10 +84,11 @@ void GiveBack(void* memory, size_t num_bytes) {
 void CheckDependency(uint32_t& written, Access access, const void* code) {
   const Block& block = TheBlock();
   if (block.launch->is_dependent && !block.running->has_waited_for_grid) {
-    const std::string where = code == nullptr ? "" : ", in " + DescribeCode(code);
-    if (access != Access::kRead) SIMT_FAIL("writes device memory before GridDependencyWait" + where);
+    // Only of what goes wrong: a kernel may read much before it waits.
+    const auto where = [code] { return code == nullptr ? "" : ", in " + DescribeCode(code); };
+    if (access != Access::kRead) SIMT_FAIL("writes device memory before GridDependencyWait" + where());
     if (written == TheState().chain) {
-      SIMT_FAIL("reads what a kernel before it wrote, before GridDependencyWait" + where);
+      SIMT_FAIL("reads what a kernel before it wrote, before GridDependencyWait" + where());
     }
   }
   if (access != Access::kRead) written = TheState().chain;
