@@ -147,13 +147,13 @@ struct GemvSource {
       : weights(Format::Source::Of(w, tile)), policy(ptx::StreamPolicy()) {
     weights.Advance(warp * Format::Source::kStageStep);
     if constexpr (kGroups == 0) return;
-    const int shift = w.group_size / 64;  // halves of a group: 1, 2 or 4
-    const int64_t num_groups = w.k / 32 >> shift;
-    const int64_t first = (tile * num_groups + (warp * 2 >> shift)) * 8 + static_cast<int>(threadIdx.x) % 32 / 4;
+    const HalfGroups groups(w);
+    const int64_t group = static_cast<int64_t>(tile) * groups.num_groups + (warp * 2 >> groups.shift);
+    const int64_t first = group * 8 + static_cast<int>(threadIdx.x) % 32 / 4;
     scales = ptx::Pin(static_cast<const char*>(w.scales) + first * 4);
     zeros = ptx::Pin(static_cast<const char*>(w.zeros) + first * 2);
     has_zeros = w.has_zeros;
-    group_step = kGroups == 2 ? 2 * kWarps : 2 * kWarps >> shift;
+    group_step = kGroups == 2 ? 2 * kWarps : 2 * kWarps >> groups.shift;
   }
   // The warp's stage number `index`, counted from where it has advanced to.
   __device__ void Load(int index, Stage& stage) const {

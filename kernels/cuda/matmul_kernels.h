@@ -50,7 +50,7 @@ struct MatmulTask {
 // One thread an output, any shape: the twin the others are tested against, and the fallback.
 cudaError_t LaunchPlainMatmul(const MatmulTask& task, cudaStream_t stream);
 
-// Up to GemvRows rows, and weights as the skinny kernel's; REQUIRES as there, and K a multiple of kGemvStageBytes.
+// Up to GemvRows rows, and weights as the skinny kernel's; REQUIRES as there, and K a multiple of kSkinnyStageBytes.
 cudaError_t LaunchGemvMatmul(const MatmulTask& task, cudaStream_t stream);
 
 // Passes of up to SkinnyRows(w) rows; any weight but dense of another type than x's. REQUIRES: 16-byte aligned rows of

@@ -7,7 +7,6 @@ namespace millrace::cuda {
 
 // Rows of the gemv kernel, at most: products of int8 are added up row by row, others on tensor cores.
 constexpr int GemvRows(const WeightOnDevice& w) { return w.format == WeightFormat::kInt8 && w.group_size == 0 ? 4 : 8; }
-inline constexpr int kGemvStageBytes = 128;  // along k, of a row of x; K is a multiple
 
 inline constexpr int kSkinnyRows = 64;       // of a pass, of experts too
 inline constexpr int kWideSkinnyRows = 128;  // of a pass of the instance that grouped weights have besides

@@ -149,7 +149,7 @@ Work SkinnyWork(const MatmulProblem& problem, int64_t num_passes, int rows_per_p
 MatmulCandidate PlanGemv(const MatmulProblem& problem) {
   MatmulCandidate candidate = {.kernel = MatmulKernel::kGemv, .skip_reason = OperandFault(problem)};
   const WeightOnDevice& w = problem.w;
-  if (w.k * XBytes(w) % kGemvStageBytes != 0) candidate.skip_reason = "K is not a multiple of 128 bytes";
+  if (w.k * XBytes(w) % kSkinnyStageBytes != 0) candidate.skip_reason = "K is not a multiple of 128 bytes";
   if (problem.num_rows > GemvRows(w)) candidate.skip_reason = "more rows than a product has columns";
   if (candidate.skip_reason != nullptr) return candidate;
   const double k_bytes = static_cast<double>(w.k) * XBytes(w);

@@ -87,42 +87,26 @@ struct SkinnyRing {
 template <typename Ring, typename Format, int kChannelTiles, int kTokenTiles>
 __device__ void SumSkinny(const Ring& ring, const Segment& segment, typename Format::Math::Sum (*sums)[4],
                           float (*totals)[4]) {
-  constexpr int kNumStages = Ring::kNumStages;
-  constexpr int kStagesAtOnce = kChannelTiles * kTokenTiles <= 2   ? kNumStages
-                                : kChannelTiles * kTokenTiles <= 4 ? 2
-                                                                   : 1;
+  constexpr int kNumSums = kChannelTiles * kTokenTiles;
+  constexpr int kStagesAtOnce = kNumSums <= 2 ? Ring::kNumStages : kNumSums <= 4 ? 2 : 1;
   SkinnyGroups<kChannelTiles> groups = {};
   const bool has_zeros = ring.task.w.has_zeros;
-  const int end_stage = ring.end_stage;
-  const int last_of_group = (1 << ring.groups.shift) - 1;
   const int num_token_tiles = (ring.place.num_rows + 7) / 8;
-#pragma unroll 1
-  for (int first = segment.first_stage; first < end_stage; first += kNumStages) {
-#pragma unroll kStagesAtOnce
-    for (int slot = 0; slot < kNumStages; ++slot) {
-      const int stage = first + slot;
-      if (stage >= end_stage) break;
-      ptx::CpAsyncWait<kNumStages - 2>();
-      __syncthreads();  // everyone's rows of x have arrived, and everyone is done with the slot refilled now
-      const int free_slot = (slot + kNumStages - 1) % kNumStages;
-      ring.LoadWeights(stage + kNumStages - 1, free_slot);
-      ring.LoadTokens(stage + kNumStages - 1, free_slot);
-      if constexpr (Format::kIsGrouped) groups.Read(ring.Groups(slot), has_zeros);
+  ForEachStage<kStagesAtOnce>(ring, segment.first_stage, [&](int stage, int slot) {
+    if constexpr (Format::kIsGrouped) groups.Read(ring.Groups(slot), has_zeros);
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        MultiplySkinnyHalf<Format, kChannelTiles, kTokenTiles>(ring.Weights(slot), ring.Tokens(slot), num_token_tiles,
-                                                               sums, groups.zeros, half);
-        if constexpr (Format::kIsGrouped) {
-          const bool is_end = (stage * 2 + half & last_of_group) == last_of_group || stage + 1 == end_stage;
-          if (!is_end) continue;
+    for (int half = 0; half < 2; ++half) {
+      MultiplySkinnyHalf<Format, kChannelTiles, kTokenTiles>(ring.Weights(slot), ring.Tokens(slot), num_token_tiles,
+                                                             sums, groups.zeros, half);
+      if constexpr (Format::kIsGrouped) {
+        if (!ring.groups.groups.IsLastHalf(stage, half) && stage + 1 != ring.end_stage) continue;
 #pragma unroll
-          for (int c = 0; c < kChannelTiles; ++c) {
-            EndSkinnyGroup<kTokenTiles>(groups.scales[c][half], sums + c * kTokenTiles, totals + c * kTokenTiles);
-          }
+        for (int c = 0; c < kChannelTiles; ++c) {
+          EndSkinnyGroup<kTokenTiles>(groups.scales[c][half], sums + c * kTokenTiles, totals + c * kTokenTiles);
         }
       }
     }
-  }
+  });
 }
 
 template <typename Format, int kChannelTiles, int kTokenTiles>

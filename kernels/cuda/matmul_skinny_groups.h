@@ -22,38 +22,49 @@ __device__ inline int64_t ClampTile(const WeightOnDevice& w, int tile) {
   return min(static_cast<int64_t>(tile), (w.n - 1) / kTileChannels);
 }
 
+// The groups of a weight, told from halves of a stage: 32 inputs, of which a group has 1, 2 or 4.
+struct HalfGroups {
+  int shift;  // from the number of a half to its group's
+  int num_groups;
+
+  __device__ explicit HalfGroups(const WeightOnDevice& w)
+      : shift(w.group_size / 64), num_groups(static_cast<int>(w.k) / 32 >> shift) {}
+  // Past the end the last one.
+  __device__ int GroupOf(int stage, int half) const { return min((stage * 2 + half) >> shift, num_groups - 1); }
+  __device__ bool IsLastHalf(int stage, int half) const {
+    const int last = (1 << shift) - 1;
+    return (stage * 2 + half & last) == last;
+  }
+};
+
 // What this lane copies of scales and zero points, 4 bytes a stage and tile: a pair's scales, or two pairs' zero
 // points.
 template <int kChannelTiles>
 struct SkinnyGroupSource {
   const char* from[kChannelTiles];
-  int step;   // from a group to the next
-  int half;   // of a stage
-  int shift;  // from the number of a half to its group's
-  int last_group;
+  HalfGroups groups;
+  int step;  // from a group to the next
+  int half;  // of a stage
   bool is_active;
 
-  __device__ SkinnyGroupSource(const WeightOnDevice& w, int first_tile) {
+  __device__ SkinnyGroupSource(const WeightOnDevice& w, int first_tile) : groups(w) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const bool is_scale = lane < 16;
-    shift = w.group_size / 64;  // of 32, 64 and 128
-    const int num_groups = static_cast<int>(w.k) / 32 >> shift;
-    last_group = num_groups - 1;
     is_active = is_scale || (w.has_zeros && lane < 24);
     half = is_scale ? lane / 8 : lane / 4 % 2;
     step = is_scale ? kGroupScaleBytes : kGroupZeroBytes;
     const char* const first = static_cast<const char*>(is_scale ? w.scales : w.zeros) + lane * 4 % step;
 #pragma unroll
     for (int c = 0; c < kChannelTiles; ++c)
-      from[c] = ptx::Pin(first + ClampTile(w, first_tile + c) * num_groups * step);
+      from[c] = ptx::Pin(first + ClampTile(w, first_tile + c) * groups.num_groups * step);
   }
-  // `groups`: of the warp's first tile.
-  __device__ void Load(int stage, unsigned char* groups) const {
+  // `shared`: for the warp's first tile.
+  __device__ void Load(int stage, unsigned char* shared) const {
     if (!is_active) return;
-    const int group = min((stage * 2 + half) >> shift, last_group);
+    const int group = groups.GroupOf(stage, half);
 #pragma unroll
     for (int c = 0; c < kChannelTiles; ++c) {
-      ptx::CpAsync4(groups + c * kStageGroupBytes + threadIdx.x % 32 * 4, from[c] + group * step, true);
+      ptx::CpAsync4(shared + c * kStageGroupBytes + threadIdx.x % 32 * 4, from[c] + group * step, true);
     }
   }
 };

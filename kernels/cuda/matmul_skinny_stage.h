@@ -109,6 +109,27 @@ __device__ void LoadSkinnyWeights(const typename Format::Source (&sources)[kChan
   }
 }
 
+// add(stage, slot) for every stage of a segment as it lies in a slot of the ring, which is refilled behind it.
+// kStagesAtOnce: how many the compiler unrolls; where it is a whole ring, slots are known.
+template <int kStagesAtOnce, typename Ring, typename Add>
+__device__ __forceinline__ void ForEachStage(const Ring& ring, int first_stage, const Add& add) {
+  constexpr int kNumStages = Ring::kNumStages;
+#pragma unroll 1
+  for (int first = first_stage; first < ring.end_stage; first += kNumStages) {
+#pragma unroll kStagesAtOnce
+    for (int slot = 0; slot < kNumStages; ++slot) {
+      const int stage = first + slot;
+      if (stage >= ring.end_stage) break;
+      ptx::CpAsyncWait<kNumStages - 2>();
+      __syncthreads();  // everyone's rows of x have arrived, and everyone is done with the slot refilled now
+      const int free_slot = (slot + kNumStages - 1) % kNumStages;
+      ring.LoadWeights(stage + kNumStages - 1, free_slot);
+      ring.LoadTokens(stage + kNumStages - 1, free_slot);
+      add(stage, slot);
+    }
+  }
+}
+
 // The products of one half of a stage.
 template <typename Format, int kChannelTiles, int kTokenTiles>
 __device__ void MultiplySkinnyHalf(const uint4* weights, const uint4* tokens, int num_token_tiles,

@@ -56,31 +56,26 @@ template <int kChannelTiles>
 struct WideGroupSource {
   const uint32_t* scales[kChannelTiles];
   const uint16_t* zeros[kChannelTiles];
+  HalfGroups groups;
   bool has_zeros;
-  int shift;  // from the number of a half to its group's
-  int last_group;
 
-  __device__ WideGroupSource(const WeightOnDevice& w, int first_tile) {
-    shift = w.group_size / 64;  // of 32, 64 and 128
-    const int num_groups = static_cast<int>(w.k) / 32 >> shift;
-    last_group = num_groups - 1;
-    has_zeros = w.has_zeros;
+  __device__ WideGroupSource(const WeightOnDevice& w, int first_tile) : groups(w), has_zeros(w.has_zeros) {
     const int pair = static_cast<int>(threadIdx.x) % 32 / 4;
 #pragma unroll
     for (int c = 0; c < kChannelTiles; ++c) {
-      const int64_t index = ClampTile(w, first_tile + c) * num_groups * 8 + pair;
+      const int64_t index = ClampTile(w, first_tile + c) * groups.num_groups * 8 + pair;
       scales[c] = ptx::Pin(static_cast<const uint32_t*>(w.scales) + index);
       zeros[c] = ptx::Pin(static_cast<const uint16_t*>(w.zeros) + index);
     }
   }
-  __device__ void Fetch(int stage, WideGroups<kChannelTiles>& groups) const {
+  __device__ void Fetch(int stage, WideGroups<kChannelTiles>& fetched) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int index = min((stage * 2 + half) >> shift, last_group) * 8;
+      const int index = groups.GroupOf(stage, half) * 8;
 #pragma unroll
       for (int c = 0; c < kChannelTiles; ++c) {
-        groups.scales[c][half] = __ldg(scales[c] + index);
-        groups.zeros[c][half] = has_zeros ? __ldg(zeros[c] + index) : uint16_t{0x0808};
+        fetched.scales[c][half] = __ldg(scales[c] + index);
+        fetched.zeros[c][half] = has_zeros ? __ldg(zeros[c] + index) : uint16_t{0x0808};
       }
     }
   }
@@ -129,28 +124,19 @@ __device__ void MultiplyScaledHalf(const uint4* weights, const uint4* tokens, in
 // As SumSkinny.
 template <typename Ring, typename Format, int kChannelTiles, int kTokenTiles>
 __device__ void SumWide(const Ring& ring, const Segment& segment, float (*totals)[4]) {
-  constexpr int kNumStages = Ring::kNumStages;
   const WideGroupSource<kChannelTiles> source(ring.task.w, ring.place.first_tile);
-  SkinnyGroups<kChannelTiles> groups;
   WideGroups<kChannelTiles> next_groups;
   source.Fetch(segment.first_stage, next_groups);
   const int num_token_tiles = (ring.place.num_rows + 7) / 8;
-  int slot = 0;
-  for (int stage = segment.first_stage; stage < ring.end_stage; ++stage) {
-    ptx::CpAsyncWait<kNumStages - 2>();
-    __syncthreads();  // everyone's rows of x have arrived, and everyone is done with the slot refilled now
-    const int free_slot = slot == 0 ? kNumStages - 1 : slot - 1;
-    ring.LoadWeights(stage + kNumStages - 1, free_slot);
-    ring.LoadTokens(stage + kNumStages - 1, free_slot);
-    groups = next_groups.Widened();
+  ForEachStage<1>(ring, segment.first_stage, [&](int stage, int slot) {
+    const SkinnyGroups<kChannelTiles> groups = next_groups.Widened();
     source.Fetch(stage + 1, next_groups);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       MultiplyScaledHalf<Format, kChannelTiles, kTokenTiles>(ring.Weights(slot), ring.Tokens(slot), num_token_tiles,
                                                              groups, half, totals);
     }
-    slot = slot + 1 == kNumStages ? 0 : slot + 1;
-  }
+  });
 }
 
 }  // namespace millrace::cuda
