@@ -68,22 +68,14 @@ struct Int8Format {
 // Of the kernel that takes most shared memory, in a grid of more than any device runs at once.
 int CountResidentClusters(unsigned cluster_blocks) {
   constexpr int kRows = WarpgroupRows(WeightFormat::kInt8);
-  constexpr int kSharedBytes = WarpgroupTile<Int8Format, kRows>::kSharedBytes;
   constexpr unsigned kManyClusters = 1024;
-  void (*const kernel)(MatmulTask, CUtensorMap, Int8Format::Maps) = WarpgroupMatmul<Int8Format, kRows>;
-  cudaLaunchAttribute cluster = {};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = cluster_blocks;
-  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(kManyClusters * cluster_blocks);
-  config.blockDim = dim3(kWarpgroupThreads);
-  config.dynamicSmemBytes = kSharedBytes;
-  config.attrs = &cluster;
-  config.numAttrs = 1;
   int count = 0;
-  cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
-  if (error == cudaSuccess) error = cudaOccupancyMaxActiveClusters(&count, kernel, &config);
+  const cudaError_t error = CountActiveClusters(WarpgroupMatmul<Int8Format, kRows>,
+                                                {.grid = dim3(kManyClusters * cluster_blocks),
+                                                 .block = dim3(kWarpgroupThreads),
+                                                 .shared_bytes = WarpgroupTile<Int8Format, kRows>::kSharedBytes,
+                                                 .cluster_blocks = cluster_blocks},
+                                                count);
   if (error == cudaSuccess) return count;
   static_cast<void>(cudaGetLastError());  // which the next launch would be blamed for
   return 0;

@@ -85,21 +85,14 @@ KERNEL_TEST("launches: static arrays beside the default's dynamic memory, and up
 
 // Of blocks that have a multiprocessor each.
 int CountClusters(unsigned cluster_blocks, unsigned num_asked) {
-  cudaLaunchAttribute cluster = {};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = cluster_blocks;
-  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(cluster_blocks * num_asked);
-  config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = kLargestShared - kFixedWords * sizeof(uint32_t);
-  config.attrs = &cluster;
-  config.numAttrs = 1;
   int count = 0;
-  RequireSuccess(cudaFuncSetAttribute(FillKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      static_cast<int>(config.dynamicSmemBytes)),
-                 "shared memory");
-  RequireSuccess(cudaOccupancyMaxActiveClusters(&count, FillKernel, &config), "the number of clusters");
+  RequireSuccess(CountActiveClusters(FillKernel,
+                                     {.grid = dim3(cluster_blocks * num_asked),
+                                      .block = dim3(kThreads),
+                                      .shared_bytes = kLargestShared - kFixedWords * sizeof(uint32_t),
+                                      .cluster_blocks = cluster_blocks},
+                                     count),
+                 "the number of clusters");
   return count;
 }
 

@@ -21,35 +21,58 @@ struct LaunchShape {
   unsigned cluster_blocks = 1;
 };
 
+// A shape as the runtime takes it.
+class LaunchConfig {
+ public:
+  explicit LaunchConfig(const LaunchShape& shape) {
+    if (shape.is_dependent) {
+      cudaLaunchAttribute& dependent = attributes_[config_.numAttrs++];
+      dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+      dependent.val.programmaticStreamSerializationAllowed = 1;
+    }
+    if (shape.cluster_blocks > 1) {
+      cudaLaunchAttribute& cluster = attributes_[config_.numAttrs++];
+      cluster.id = cudaLaunchAttributeClusterDimension;
+      cluster.val.clusterDim.x = shape.cluster_blocks;
+      cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    }
+    config_.gridDim = shape.grid;
+    config_.blockDim = shape.block;
+    config_.dynamicSmemBytes = shape.shared_bytes;
+    config_.stream = shape.stream;
+    config_.attrs = attributes_;
+  }
+  LaunchConfig(const LaunchConfig&) = delete;
+  LaunchConfig& operator=(const LaunchConfig&) = delete;
+  const cudaLaunchConfig_t* get() const { return &config_; }
+
+ private:
+  cudaLaunchAttribute attributes_[2] = {};
+  cudaLaunchConfig_t config_ = {};
+};
+
+// Beyond 48 KB it must be asked for, and the kernel's static arrays, whose size is not known here, count too.
+template <typename... Parameters>
+cudaError_t AskForShared(void (*kernel)(Parameters...), size_t num_bytes) {
+  if (num_bytes == 0) return cudaSuccess;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(num_bytes));
+}
+
 template <typename... Parameters, typename... Arguments>
 cudaError_t Launch(void (*kernel)(Parameters...), const LaunchShape& shape, Arguments&&... arguments) {
-  // Beyond 48 KB it must be asked for, and the kernel's static arrays, whose size is not known here, count too.
-  if (shape.shared_bytes > 0) {
-    const cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
-    if (error != cudaSuccess) return error;
-  }
-  cudaLaunchAttribute attributes[2] = {};
-  unsigned num_attributes = 0;
-  if (shape.is_dependent) {
-    cudaLaunchAttribute& dependent = attributes[num_attributes++];
-    dependent.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    dependent.val.programmaticStreamSerializationAllowed = 1;
-  }
-  if (shape.cluster_blocks > 1) {
-    cudaLaunchAttribute& cluster = attributes[num_attributes++];
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim.x = shape.cluster_blocks;
-    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-  }
-  cudaLaunchConfig_t config = {};
-  config.gridDim = shape.grid;
-  config.blockDim = shape.block;
-  config.dynamicSmemBytes = shape.shared_bytes;
-  config.stream = shape.stream;
-  config.attrs = attributes;
-  config.numAttrs = num_attributes;
-  return cudaLaunchKernelEx(&config, kernel, static_cast<std::type_identity_t<Parameters>>(arguments)...);
+  const cudaError_t error = AskForShared(kernel, shape.shared_bytes);
+  if (error != cudaSuccess) return error;
+  const LaunchConfig config(shape);
+  return cudaLaunchKernelEx(config.get(), kernel, static_cast<std::type_identity_t<Parameters>>(arguments)...);
+}
+
+// How many of the launch's clusters the current device runs at once.
+template <typename... Parameters>
+cudaError_t CountActiveClusters(void (*kernel)(Parameters...), const LaunchShape& shape, int& count) {
+  const cudaError_t error = AskForShared(kernel, shape.shared_bytes);
+  if (error != cudaSuccess) return error;
+  const LaunchConfig config(shape);
+  return cudaOccupancyMaxActiveClusters(&count, kernel, config.get());
 }
 
 }  // namespace millrace::cuda
