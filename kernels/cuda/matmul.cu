@@ -82,7 +82,8 @@ void Apply(const MatmulCandidate& plan, MatmulTask& task) {
   task.rows_per_pass = plan.rows_per_pass;
   task.num_blocks = plan.num_blocks;
   task.num_split_blocks = plan.num_split_blocks;
-  task.cluster_blocks = plan.cluster_blocks;
+  task.block_channels = plan.block_channels;
+  task.cluster = plan.cluster;
 }
 
 // `num_channels` of the task's outputs, from `first` on.
@@ -145,6 +146,7 @@ cudaError_t CheckLaunch(const MatmulLaunch& launch) {
   const bool has_workspace = launch.workspace != nullptr && launch.workspace_bytes > kCounterBytes + kPartialBytes;
   if (!has_x || !has_out || !has_workspace || launch.num_multiprocessors < 1) return cudaErrorInvalidValue;
   if (launch.out.rows < 1 || launch.out.cols != launch.w.n) return cudaErrorInvalidValue;
+  if (launch.w.k > kMaxMatmulInputs) return cudaErrorInvalidValue;
   return cudaSuccess;
 }
 

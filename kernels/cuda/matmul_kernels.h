@@ -36,13 +36,16 @@ struct MatmulTask {
   int rows_per_pass = 0;     // of one block
   int num_blocks = 0;        // the grid
   int num_split_blocks = 0;  // of them, those that share the tiles left after whole waves
-  int cluster_blocks = 1;    // of the warpgroup kernel: that fetch weights for each other. A tile is a cluster's then,
-                             // its rows as many more, and the numbers of blocks above are of clusters
-  void* partials = nullptr;  // float32 or int32 [cluster_blocks][num_split_blocks][2][sums of a block]
-  int32_t* counters = nullptr;  // [cluster_blocks][num_split_blocks] zeros, zeros again at the end
+  // Of the warpgroup kernel. A tile is a cluster's, and the numbers of blocks above are of clusters.
+  int block_channels = 0;
+  ClusterShape cluster;
+  void* partials = nullptr;     // float32 or int32 [blocks of a cluster][num_split_blocks][2][sums of a block]
+  int32_t* counters = nullptr;  // [blocks of a cluster][num_split_blocks] zeros, zeros again at the end
   bool is_dependent = false;
 
-  // Of the kernel, set by its launcher.
+  // Of the kernel, set by its launcher: CutIntoTiles of matmul_schedule.h.
+  int num_row_tiles = 0;
+  int num_channel_tiles = 0;
   int num_tiles = 0;
   int num_stages = 0;  // of K, of a tile
 };
@@ -60,12 +63,13 @@ cudaError_t LaunchSkinnyMatmul(const MatmulTask& task, cudaStream_t stream);
 // Tiles of up to kTileRows x 128 channels. Dense in x's type, and int8 with a scale per channel; REQUIRES as above.
 cudaError_t LaunchTileMatmul(const MatmulTask& task, cudaStream_t stream);
 
-// Tiles of up to WarpgroupRows x 256 channels on sm_90: int8 with a scale per channel, and int4 where x is
-// bfloat16; REQUIRES as above, and
-// passes of a multiple of kWarpgroupRowStep rows.
+// Tiles of a WideBlock or a NarrowBlock on sm_90: int8 with a scale per channel, and int4 where x is bfloat16. REQUIRES
+// as above, and a HasWarpgroupCluster.
 cudaError_t LaunchWarpgroupMatmul(const MatmulTask& task, cudaStream_t stream);
 cudaError_t LaunchWarpgroupInt8Matmul(const MatmulTask& task, cudaStream_t stream);
+cudaError_t LaunchWarpgroupInt8Narrow(const MatmulTask& task, cudaStream_t stream);
 cudaError_t LaunchWarpgroupInt4Matmul(const MatmulTask& task, cudaStream_t stream);
+cudaError_t LaunchWarpgroupInt4Narrow(const MatmulTask& task, cudaStream_t stream);
 
 // Grouped weights as dense rows of `dtype`: out [num_channels, K] of stride round_up(K, 8), from first_channel (a
 // multiple of 16) on.

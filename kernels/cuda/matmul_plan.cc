@@ -262,23 +262,24 @@ int CountClusters(const MatmulProblem& problem, int cluster_blocks) {
   return std::min(most, cluster_blocks == 2 ? resident.of_two : resident.of_four);
 }
 
-// A cluster's blocks ask L2 for a tile's weights once.
-Work WarpgroupWork(const MatmulProblem& problem, int rows_per_pass, int cluster_blocks) {
+// A cluster's blocks ask L2 once for what several of them multiply.
+Work WarpgroupWork(const MatmulProblem& problem, const MatmulCandidate& candidate) {
+  const ClusterShape& cluster = candidate.cluster;
   const double k_bytes = static_cast<double>(problem.w.k) * XBytes(problem.w);
-  const int64_t cluster_tiles = CeilDiv(problem.num_rows, static_cast<int64_t>(rows_per_pass) * cluster_blocks);
-  const int64_t row_tiles = cluster_tiles * cluster_blocks;
-  const int64_t channel_tiles = CeilDiv(problem.w.n, kWarpgroupChannels);
-  const auto num_rows = static_cast<double>(row_tiles * rows_per_pass);
-  const auto padded_n = static_cast<double>(channel_tiles * kWarpgroupChannels);
+  const int64_t cluster_rows = CeilDiv(problem.num_rows, int64_t{candidate.rows_per_pass} * cluster.row_blocks);
+  const int64_t cluster_channels = CeilDiv(problem.w.n, int64_t{candidate.block_channels} * cluster.channel_blocks);
+  const int64_t row_tiles = cluster_rows * cluster.row_blocks;
+  const auto num_rows = static_cast<double>(row_tiles * candidate.rows_per_pass);
+  const auto padded_n = static_cast<double>(cluster_channels * cluster.channel_blocks * candidate.block_channels);
   const double weight_bytes = WeightBytes(problem.w) * padded_n / static_cast<double>(problem.w.n);
   Work work;
-  work.num_tiles = cluster_tiles * channel_tiles;
-  work.cluster_blocks = cluster_blocks;
-  work.num_clusters = CountClusters(problem, cluster_blocks);
+  work.num_tiles = cluster_rows * cluster_channels;
+  work.cluster_blocks = cluster.num_blocks();
+  work.num_clusters = CountClusters(problem, cluster.num_blocks());
   work.memory_bytes =
       weight_bytes + static_cast<double>(problem.num_rows) * (k_bytes + 2.0 * static_cast<double>(problem.w.n));
   work.l2_bytes =
-      static_cast<double>(cluster_tiles) * weight_bytes + static_cast<double>(channel_tiles) * num_rows * k_bytes;
+      static_cast<double>(cluster_rows) * weight_bytes + static_cast<double>(cluster_channels) * num_rows * k_bytes;
   // Rows are read by every 64 channels; of int4 weights what is unpacked stays in registers.
   work.shared_bytes = static_cast<double>(row_tiles) * weight_bytes + padded_n / 64 * num_rows * k_bytes;
   work.products = num_rows * padded_n * k_bytes / 2 / kWarpgroupGain;
@@ -287,29 +288,40 @@ Work WarpgroupWork(const MatmulProblem& problem, int rows_per_pass, int cluster_
                            (kUnpackedInputs / kScaledInputs);
   }
   work.num_stages = CeilDiv(problem.w.k * XBytes(problem.w), kWarpgroupStageBytes);
-  work.tile_sums = work.slot_sums = static_cast<int64_t>(kWarpgroupChannels) * rows_per_pass;
+  work.tile_sums = work.slot_sums = int64_t{candidate.block_channels} * candidate.rows_per_pass;
   work.blocks_per_processor = 1;
   return work;
 }
 
+// With as many passes as pay, of at least the rows that there is a kernel for.
+void TryWarpgroup(const MatmulProblem& problem, const WarpgroupBlock& block, const ClusterShape& cluster,
+                  MatmulCandidate& best) {
+  const int64_t fewest = RoundUp(CeilDiv(problem.num_rows, block.max_rows), cluster.row_blocks);
+  for (int64_t more = 0; more <= kMorePasses; ++more) {
+    const int64_t passes = fewest + more * cluster.row_blocks;
+    MatmulCandidate candidate = {
+        .kernel = MatmulKernel::kWarpgroup, .block_channels = block.num_channels, .cluster = cluster};
+    candidate.rows_per_pass = static_cast<int>(RoundUp(CeilDiv(problem.num_rows, passes), kWarpgroupRowStep));
+    if (candidate.rows_per_pass < block.min_rows) return;
+    ChooseBlocks(WarpgroupWork(problem, candidate), problem, candidate);
+    if (best.cost_clocks < 0 || candidate.cost_clocks < best.cost_clocks) best = candidate;
+  }
+}
+
 MatmulCandidate PlanWarpgroup(const MatmulProblem& problem) {
   MatmulCandidate best = {.kernel = MatmulKernel::kWarpgroup, .skip_reason = OperandFault(problem)};
-  const bool is_int8 = problem.w.format == WeightFormat::kInt8 && problem.w.group_size == 0;
-  const bool is_int4 = problem.w.format == WeightFormat::kInt4 && problem.x_dtype == DType::kBF16;
+  const WeightFormat format = problem.w.format;
+  const bool is_int8 = format == WeightFormat::kInt8 && problem.w.group_size == 0;
+  const bool is_int4 = format == WeightFormat::kInt4 && problem.x_dtype == DType::kBF16;
   if (!is_int8 && !is_int4) best.skip_reason = "neither int4 by bfloat16 nor int8 with a scale per channel";
   if (problem.num_rows <= kWarpgroupRowStep) best.skip_reason = "rows for the skinny kernel";
   if (!problem.has_warpgroups) best.skip_reason = "the device does not multiply by warpgroups";
   if (best.skip_reason != nullptr) return best;
   best.cost_clocks = -1;
-  const int64_t min_passes = CeilDiv(problem.num_rows, WarpgroupRows(problem.w.format));
-  for (int cluster_blocks = 1; cluster_blocks <= WarpgroupClusterBlocks(problem.w.format); cluster_blocks *= 2) {
-    if (CountClusters(problem, cluster_blocks) < 1) continue;
-    const int64_t first = RoundUp(min_passes, cluster_blocks);
-    for (int64_t passes = first; passes <= first + kMorePasses * cluster_blocks; passes += cluster_blocks) {
-      MatmulCandidate candidate = {.kernel = MatmulKernel::kWarpgroup, .cluster_blocks = cluster_blocks};
-      candidate.rows_per_pass = static_cast<int>(RoundUp(CeilDiv(problem.num_rows, passes), kWarpgroupRowStep));
-      ChooseBlocks(WarpgroupWork(problem, candidate.rows_per_pass, cluster_blocks), problem, candidate);
-      if (best.cost_clocks < 0 || candidate.cost_clocks < best.cost_clocks) best = candidate;
+  for (const ClusterShape& cluster : kWarpgroupClusters) {
+    if (!HasWarpgroupCluster(format, cluster) || CountClusters(problem, cluster.num_blocks()) < 1) continue;
+    for (const WarpgroupBlock& block : {WideBlock(format), NarrowBlock(format)}) {
+      TryWarpgroup(problem, block, cluster, best);
     }
   }
   return best;

@@ -37,7 +37,9 @@ struct MatmulCandidate {
   int rows_per_pass = 0;
   int num_blocks = 0;  // as matmul_schedule.h says; of clusters, where they are of more blocks than one
   int num_split_blocks = 0;
-  int cluster_blocks = 1;
+  // Of the warpgroup kernel.
+  int block_channels = 0;
+  ClusterShape cluster;
   double cost_clocks = 0;
 };
 

@@ -27,36 +27,44 @@ struct Segment {
   int last_block = 0;
 };
 
-// Segment number `index` of a block of so many; false when there are no more.
+// Segment number `index` of a block of so many; false when there are no more. In 32 bits: of 64, every division would
+// be a call of a hundred instructions, before the first byte is fetched. See kMaxMatmulInputs.
 __device__ inline bool ComputeSegment(const MatmulTask& task, int index, Segment& segment, int block, int num_blocks) {
-  const int num_stages = task.num_stages;
   const int num_waves = task.num_tiles / num_blocks;
-  segment = {.end_stage = num_stages, .first_block = block, .last_block = block};
+  segment = {.end_stage = task.num_stages, .first_block = block, .last_block = block};
   if (index < num_waves) {
     segment.tile = index * num_blocks + block;
     return true;
   }
   if (block >= task.num_split_blocks) return false;
   const int first_tile = num_waves * num_blocks;
-  const int64_t num_left = static_cast<int64_t>(task.num_tiles - first_tile) * num_stages;
-  const int64_t begin = num_left * block / task.num_split_blocks;
-  const int64_t end = num_left * (block + 1) / task.num_split_blocks;
-  const int64_t tile = begin / num_stages + (index - num_waves);
-  const int64_t tile_begin = tile * num_stages;
-  const int64_t tile_end = tile_begin + num_stages;
+  const auto num_stages = static_cast<uint32_t>(task.num_stages);
+  const auto num_blocks_left = static_cast<uint32_t>(task.num_split_blocks);
+  const uint32_t num_left = static_cast<uint32_t>(task.num_tiles - first_tile) * num_stages;
+  const uint32_t begin = num_left * static_cast<uint32_t>(block) / num_blocks_left;
+  const uint32_t end = num_left * static_cast<uint32_t>(block + 1) / num_blocks_left;
+  const uint32_t tile = begin / num_stages + static_cast<uint32_t>(index - num_waves);
+  const uint32_t tile_begin = tile * num_stages;
+  const uint32_t tile_end = tile_begin + num_stages;
   if (tile_begin >= end || begin >= end) return false;
   segment.tile = first_tile + static_cast<int>(tile);
   segment.first_stage = static_cast<int>(max(begin, tile_begin) - tile_begin);
   segment.end_stage = static_cast<int>(min(end, tile_end) - tile_begin);
   // Block b holds a stage when floor(num_left * b / blocks) <= stage, so the last such b does.
-  segment.first_block = static_cast<int>(((tile_begin + 1) * task.num_split_blocks - 1) / num_left);
-  segment.last_block = static_cast<int>((tile_end * task.num_split_blocks - 1) / num_left);
+  segment.first_block = static_cast<int>(((tile_begin + 1) * num_blocks_left - 1) / num_left);
+  segment.last_block = static_cast<int>((tile_end * num_blocks_left - 1) / num_left);
   return true;
 }
 
 // This block's.
 __device__ inline bool ComputeSegment(const MatmulTask& task, int index, Segment& segment) {
   return ComputeSegment(task, index, segment, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
+}
+
+inline void CutIntoTiles(int tile_channels, int tile_rows, MatmulTask& task) {
+  task.num_row_tiles = (task.num_rows + tile_rows - 1) / tile_rows;
+  task.num_channel_tiles = static_cast<int>((task.w.n + tile_channels - 1) / tile_channels);
+  task.num_tiles = task.num_row_tiles * task.num_channel_tiles;
 }
 
 // Where a tile lies: groups of 8 tiles of rows, channels last, so that blocks beside each other share x and w in L2.
@@ -68,11 +76,9 @@ struct TilePlace {
 
 __device__ inline TilePlace FindTilePlace(const MatmulTask& task, int tile, int tile_channels, int tile_rows) {
   constexpr int kGroupTiles = 8;
-  const int num_row_tiles = (task.num_rows + tile_rows - 1) / tile_rows;
-  const int num_channel_tiles = static_cast<int>((task.w.n + tile_channels - 1) / tile_channels);
-  const int group = tile / (kGroupTiles * num_channel_tiles);
-  const int in_group = tile % (kGroupTiles * num_channel_tiles);
-  const int height = min(kGroupTiles, num_row_tiles - group * kGroupTiles);
+  const int group = tile / (kGroupTiles * task.num_channel_tiles);
+  const int in_group = tile % (kGroupTiles * task.num_channel_tiles);
+  const int height = min(kGroupTiles, task.num_row_tiles - group * kGroupTiles);
   TilePlace place;
   place.first_row = (group * kGroupTiles + in_group % height) * tile_rows;
   place.num_rows = min(tile_rows, task.num_rows - place.first_row);
@@ -119,9 +125,11 @@ __device__ bool GatherSegments(const MatmulTask& task, const Segment& segment, c
   __shared__ int is_last;
   const int num_threads = Team::NumThreads();
   const int block = Team::Block(task), first_slot = Team::FirstSlot(task);
-  SumQuad<Sum>* const partials =
-      static_cast<SumQuad<Sum>*>(task.partials) + kCount * num_threads * (2 * first_slot) + threadIdx.x;
-  SumQuad<Sum>* const own = partials + kCount * num_threads * (2 * block + (block == segment.first_block ? 1 : 0));
+  const auto slot_of = [&](int of_block) {
+    const int slot = 2 * (first_slot + of_block) + (of_block == segment.first_block ? 1 : 0);
+    return static_cast<SumQuad<Sum>*>(task.partials) + kCount * num_threads * slot + threadIdx.x;
+  };
+  SumQuad<Sum>* const own = slot_of(block);
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
     if (is_used(i)) own[i * num_threads] = {{sums[i][0], sums[i][1], sums[i][2], sums[i][3]}};
@@ -144,7 +152,7 @@ __device__ bool GatherSegments(const MatmulTask& task, const Segment& segment, c
   }
   for (int b = segment.first_block; b <= segment.last_block; ++b) {
     if (kKeepsOwn && b == block) continue;
-    const SumQuad<Sum>* const slot = partials + kCount * num_threads * (2 * b + (b == segment.first_block ? 1 : 0));
+    const SumQuad<Sum>* const slot = slot_of(b);
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       if (!is_used(i)) continue;

@@ -140,8 +140,7 @@ __global__ void __launch_bounds__(kSkinnyThreads, kChannelTiles* kTokenTiles <= 
 template <typename Format, int kChannelTiles, int kTokenTiles>
 cudaError_t LaunchSkinny(MatmulTask task, cudaStream_t stream) {
   using Shape = SkinnyShape<Format, kChannelTiles, kTokenTiles>;
-  const int num_passes = (task.num_rows + task.rows_per_pass - 1) / task.rows_per_pass;
-  task.num_tiles = static_cast<int>((task.w.n + Shape::kChannels - 1) / Shape::kChannels) * num_passes;
+  CutIntoTiles(Shape::kChannels, task.rows_per_pass, task);
   task.num_stages = static_cast<int>((task.w.k * Format::kXBytes + kStageBytes - 1) / kStageBytes);
   return Launch(SkinnyMatmul<Format, kChannelTiles, kTokenTiles>,
                 {.grid = dim3(static_cast<unsigned>(task.num_blocks)),

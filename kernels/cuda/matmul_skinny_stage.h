@@ -47,11 +47,10 @@ struct SkinnyPlace {
 
 template <typename Shape>
 __device__ SkinnyPlace FindSkinnyPlace(const MatmulTask& task, int tile) {
-  const int num_passes = (task.num_rows + task.rows_per_pass - 1) / task.rows_per_pass;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   SkinnyPlace place;
-  place.first_tile = (tile / num_passes * kSkinnyWarps + warp) * (Shape::kChannels / (16 * kSkinnyWarps));
-  place.first_row = tile % num_passes * task.rows_per_pass;
+  place.first_tile = (tile / task.num_row_tiles * kSkinnyWarps + warp) * (Shape::kChannels / (16 * kSkinnyWarps));
+  place.first_row = tile % task.num_row_tiles * task.rows_per_pass;
   place.num_rows = min(task.rows_per_pass, task.num_rows - place.first_row);
   return place;
 }

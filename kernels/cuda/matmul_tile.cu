@@ -176,8 +176,7 @@ __global__ void __launch_bounds__(kNumThreads, kMaxRows <= 128 ? 2 : 1) TileMatm
 
 template <typename Math, int kMaxRows>
 cudaError_t LaunchTile(MatmulTask task, cudaStream_t stream) {
-  const int num_row_tiles = (task.num_rows + task.rows_per_pass - 1) / task.rows_per_pass;
-  task.num_tiles = static_cast<int>((task.w.n + kChannels - 1) / kChannels) * num_row_tiles;
+  CutIntoTiles(kChannels, task.rows_per_pass, task);
   task.num_stages = static_cast<int>((task.w.k * Math::kItemBytes + kStageBytes - 1) / kStageBytes);
   return Launch(TileMatmul<Math, kMaxRows>,
                 {.grid = dim3(static_cast<unsigned>(task.num_blocks)),

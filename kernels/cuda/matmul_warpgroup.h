@@ -3,21 +3,20 @@
 // The matmul for many rows on sm_90a: out^T = W x^T. Channels are the 64 rows of a product and the rows of x its
 // columns, as many as a pass has, in steps of 16: little is multiplied for nothing, whatever the number of rows.
 //
-//   block     two warpgroups that multiply, each 128 of the 256 channels by all rows, and one thread that fetches
+//   block     two warpgroups that multiply, each half of the 256 or 128 channels by all rows, and a thread that fetches
 //   stage     128 bytes along k of the rows of x, swizzled, and the weights for them, by tensor copies; 4 or 8 stages,
 //             handed over by a pair of barriers each (full: the bytes are there; empty: all eight warps are done)
 //   products  m64nRk16 or m64nRk32 with R = kRows; the last ones run on while the next are prepared
-//   cluster   one block, or two or four that multiply the same channels by rows beside each other: each fetches its
-//             part of a stage's weights for all, so L2 is asked for them once. A stage is empty when the warps of all
-//             are done with it.
-//   tiles     as the tile kernel's, a cluster's rows together: shared by the clusters as matmul_schedule.h says
+//   cluster   one block, or two or four in a row or a square (ClusterShape). Those of the same channels fetch a part of
+//             a stage's weights each for all, those of the same rows a part of the rows, so that L2 is asked for either
+//             once. A stage is empty when the warps of all are done with it.
+//   tiles     as the tile kernel's, a cluster's together: shared by the clusters as matmul_schedule.h says
 //   out       8 x 8 sums at a time are transposed among a warp's registers, so that pairs of channels are stored
 //
 // Weights are fetched before the grid dependency is waited for. Internal to matmul_warpgroup_*.cu.
 #include <cuda_runtime.h>
 
 #include <cstdint>
-#include <utility>
 
 #include "kernels/cuda/common/launch.h"
 #include "kernels/cuda/common/ptx_wgmma.h"
@@ -33,7 +32,6 @@ namespace millrace::cuda {
 template <typename Format, int kRows>
 struct StageFetcher {
   using Tile = WarpgroupTile<Format, kRows>;
-  using Blocks = typename Tile::Blocks;
   const MatmulTask& task;
   const CUtensorMap* x_map;
   const typename Format::Maps* maps;
@@ -47,15 +45,15 @@ struct StageFetcher {
     Format::Fetch(task, *maps, {place.first_channel, stage}, Slot(fill) + Tile::kRowBytes, Full(fill));
   }
   __device__ void FetchRows(const TilePlace& place, int stage, int fill) const {
-    ptx::TensorCopy(Slot(fill), x_map, stage * kWarpgroupStageBytes, place.first_row, Full(fill));
+    CopyForRows(task, Slot(fill), *x_map, {stage * kWarpgroupStageBytes, place.first_row}, kRows, Full(fill));
   }
 
   __device__ void Run() const {
     ptx::PrefetchTensorMap(x_map);
     int fill = 0;  // stages begun
     Segment segment;
-    for (int i = 0; Blocks::ComputeSegment(task, i, segment); ++i) {
-      const TilePlace place = Blocks::FindPlace(task, segment.tile);
+    for (int i = 0; Cluster::ComputeSegment(task, i, segment); ++i) {
+      const TilePlace place = Cluster::FindPlace(task, segment.tile, Format::kChannels);
       int stage = segment.first_stage;
       if (i == 0) {
         const int num_early = min(Tile::kNumStages, segment.end_stage - stage);
@@ -69,7 +67,7 @@ struct StageFetcher {
       }
 #pragma unroll 1
       for (; stage < segment.end_stage; ++stage, ++fill) {
-        ptx::MbarrierWaitCluster(&barriers->empty[fill % Tile::kNumStages], fill / Tile::kNumStages % 2 ^ 1);
+        ptx::MbarrierWait(&barriers->empty[fill % Tile::kNumStages], fill / Tile::kNumStages % 2 ^ 1);
         FetchWeights(place, stage, fill);
         FetchRows(place, stage, fill);
       }
@@ -81,15 +79,14 @@ template <typename Format, int kRows>
 __device__ void Consume(const MatmulTask& task, const unsigned char* slots,
                         typename WarpgroupTile<Format, kRows>::Barriers& barriers) {
   using Tile = WarpgroupTile<Format, kRows>;
-  using Blocks = typename Tile::Blocks;
   ptx::GridDependencyWait();  // the rows' scales, the residual and the partial sums are the predecessors'
   ptx::GridDependencyLaunch();
   int fill = 0;
   Segment segment;
-  for (int i = 0; Blocks::ComputeSegment(task, i, segment); ++i) {
+  for (int i = 0; Cluster::ComputeSegment(task, i, segment); ++i) {
     const typename Format::Lane lane;
     typename Tile::Sums sums = {};
-    auto& flat = reinterpret_cast<typename Format::Sum(&)[kGroupProducts * Tile::kRowTiles][4]>(sums);
+    auto& flat = reinterpret_cast<typename Format::Sum(&)[Tile::kGroupProducts * Tile::kRowTiles][4]>(sums);
 #pragma unroll 1
     for (int stage = segment.first_stage; stage < segment.end_stage; ++stage, ++fill) {
       ptx::MbarrierWait(&barriers.full[fill % Tile::kNumStages], fill / Tile::kNumStages % 2);
@@ -102,9 +99,9 @@ __device__ void Consume(const MatmulTask& task, const unsigned char* slots,
     ptx::WgmmaWait<0>();
     ptx::PinRegisters(flat);
     barriers.Release(task, fill - 1);
-    const TilePlace place = Blocks::FindPlace(task, segment.tile);
+    const TilePlace place = Cluster::FindPlace(task, segment.tile, Format::kChannels);
     const auto is_used = [&](int sum) { return sum % Tile::kRowTiles * 8 < place.num_rows; };
-    if (!GatherSegments<Consumers<Format::kHasClusters>>(task, segment, is_used, flat)) continue;
+    if (!GatherSegments<Consumers>(task, segment, is_used, flat)) continue;
     ptx::PinRegisters(flat);
     StoreSums(task, place, sums);
   }
@@ -117,7 +114,7 @@ __device__ __forceinline__ void FetchAndConsume(const MatmulTask& task, const CU
   __shared__ typename Tile::Barriers barriers;
   unsigned char* const slots = ptx::AlignShared<1024>(ptx::SharedMemory<unsigned char>());
   if (threadIdx.x == 0) barriers.Init(task);
-  Tile::Blocks::Sync(task);  // the barriers are there for everyone
+  Cluster::Sync(task);  // the barriers are there for everyone
   if (threadIdx.x >= kConsumerGroups * kGroupThreads) {
     ptx::LowerRegisters<kProducerRegisters>();
     if (threadIdx.x == kConsumerGroups * kGroupThreads) {
@@ -127,7 +124,7 @@ __device__ __forceinline__ void FetchAndConsume(const MatmulTask& task, const CU
     ptx::RaiseRegisters<kConsumerRegisters>();
     Consume<Format, kRows>(task, slots, barriers);
   }
-  if (Tile::Blocks::Size(task) > 1) Tile::Blocks::Sync(task);  // nobody speaks to a block that has ended
+  if (Cluster::Size(task) > 1) Cluster::Sync(task);  // nobody speaks to a block that has ended
 }
 
 // Empty but on sm_90a: of every architecture that a library is built for it would carry what nobody may launch.
@@ -144,36 +141,37 @@ __global__ void __launch_bounds__(kWarpgroupThreads, 1)
 
 template <typename Format, int kRows>
 cudaError_t LaunchWarpgroup(MatmulTask task, cudaStream_t stream) {
-  const bool is_cut_evenly = kWarpgroupChannels % task.cluster_blocks == 0;
-  if (task.cluster_blocks > WarpgroupClusterBlocks(task.w.format) || !is_cut_evenly) return cudaErrorInvalidValue;
-  const int tile_rows = kRows * task.cluster_blocks;
-  const int num_row_tiles = (task.num_rows + tile_rows - 1) / tile_rows;
-  task.num_tiles = static_cast<int>((task.w.n + kWarpgroupChannels - 1) / kWarpgroupChannels) * num_row_tiles;
+  const ClusterShape& cluster = task.cluster;
+  if (!HasWarpgroupCluster(task.w.format, cluster)) return cudaErrorInvalidValue;
+  CutIntoTiles(Format::kChannels * cluster.channel_blocks, kRows * cluster.row_blocks, task);
   const int64_t row_bytes = task.w.k * Format::kXBytes;
   task.num_stages = static_cast<int>((row_bytes + kWarpgroupStageBytes - 1) / kWarpgroupStageBytes);
   CUtensorMap x_map;
   typename Format::Maps maps;
   cudaError_t error = Format::MakeMaps(task, maps);
   if (error == cudaSuccess) {
-    error = MakeTensorMap({task.x, row_bytes, task.num_rows, task.x_stride_bytes, kRows}, x_map);
+    const auto box_rows = static_cast<uint32_t>(kRows / cluster.channel_blocks);
+    error = MakeTensorMap({task.x, row_bytes, task.num_rows, task.x_stride_bytes, box_rows}, x_map);
   }
   if (error != cudaSuccess) return error;
   return Launch(WarpgroupMatmul<Format, kRows>,
-                {.grid = dim3(static_cast<unsigned>(task.num_blocks * task.cluster_blocks)),
+                {.grid = dim3(static_cast<unsigned>(task.num_blocks * cluster.num_blocks())),
                  .block = dim3(kWarpgroupThreads),
                  .shared_bytes = WarpgroupTile<Format, kRows>::kSharedBytes,
                  .stream = stream,
                  .is_dependent = task.is_dependent,
-                 .cluster_blocks = static_cast<unsigned>(task.cluster_blocks)},
+                 .cluster_blocks = static_cast<unsigned>(cluster.num_blocks())},
                 task, x_map, maps);
 }
 
-// The kernel of the task's rows_per_pass, one of kRows.
-template <typename Format, int... kRows>
-cudaError_t LaunchWarpgroupRows(const MatmulTask& task, cudaStream_t stream, std::integer_sequence<int, kRows...>) {
-  cudaError_t error = cudaErrorInvalidValue;
-  ((task.rows_per_pass == kRows ? void(error = LaunchWarpgroup<Format, kRows>(task, stream)) : void()), ...);
-  return error;
+// The kernel of the task's rows_per_pass.
+template <typename Format, int kRows, int kMaxRows>
+cudaError_t LaunchWarpgroupRows(const MatmulTask& task, cudaStream_t stream) {
+  if (task.rows_per_pass == kRows) return LaunchWarpgroup<Format, kRows>(task, stream);
+  if constexpr (kRows < kMaxRows) {
+    return LaunchWarpgroupRows<Format, kRows + kWarpgroupRowStep, kMaxRows>(task, stream);
+  }
+  return cudaErrorInvalidValue;
 }
 
 }  // namespace millrace::cuda

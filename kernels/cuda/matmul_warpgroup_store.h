@@ -17,7 +17,8 @@ namespace millrace::cuda {
 inline constexpr int kProductChannels = 64;
 inline constexpr int kConsumerGroups = 2;  // of warps that multiply; the fetching group comes after them
 inline constexpr int kGroupThreads = 128;
-inline constexpr int kGroupProducts = kWarpgroupChannels / kConsumerGroups / kProductChannels;  // above each other
+// Above each other.
+constexpr int GroupProducts(int block_channels) { return block_channels / kConsumerGroups / kProductChannels; }
 
 // An 8 x 8 matrix of 32-bit elements as LdMatrixX1 has one of 16 bits: the transposed one in the same places.
 __device__ inline uint2 TransposePairs(uint32_t first, uint32_t second) {
@@ -33,7 +34,7 @@ __device__ float SumOf(uint32_t bits) {
   return static_cast<float>(static_cast<int32_t>(bits));
 }
 
-template <typename Sum, int kRowTiles>
+template <typename Sum, int kGroupProducts, int kRowTiles>
 __device__ void StoreSums(const MatmulTask& task, const TilePlace& place,
                           const Sum (&sums)[kGroupProducts][kRowTiles][4]) {
   const int lane = static_cast<int>(threadIdx.x) % 32;

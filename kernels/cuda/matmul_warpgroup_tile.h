@@ -16,12 +16,12 @@ inline constexpr int kConsumerRegisters = 232;
 static_assert(kWarpgroupStageBytes == kTensorBoxBytes, "a stage is a box wide");
 
 // A Format says:
+//   kChannels     of a block
 //   Sum           of a product
 //   kXBytes       of an element of x
 //   kWeightBytes  room for the weights of a stage: a multiple of 1024
 //   Maps          of the weights; MakeMaps(task, maps) on the host
-//   kHasClusters  whether blocks may fetch weights for each other
-//   FetchedBytes(task), Fetch(task, maps, from, weights, full): of a stage, all or the block's part
+//   FetchedBytes(task), Fetch(task, maps, from, weights, full): of a stage; the block's part, where blocks share
 //   Lane          what a thread knows all along
 //   Multiply(task, lane, x, weights, sums, release): the products of a stage, the last group of which may still
 //                 run when it returns; calls release() once the stage before is done with
@@ -32,8 +32,8 @@ struct WarpgroupTile {
   static constexpr int kSlotBytes = kRowBytes + Format::kWeightBytes;
   static constexpr int kNumStages = 224 * 1024 / kSlotBytes >= 8 ? 8 : 4;
   static constexpr int kSharedBytes = kNumStages * kSlotBytes + 1024;  // the stages start at a multiple of 1024
-  using Blocks = Cluster<Format::kHasClusters>;
-  using Barriers = StageBarriers<Format::kHasClusters, kNumStages>;
+  static constexpr int kGroupProducts = GroupProducts(Format::kChannels);
+  using Barriers = StageBarriers<kNumStages>;
   using Sums = typename Format::Sum[kGroupProducts][kRowTiles][4];
   static_assert(kSlotBytes % 1024 == 0 && kNumStages * kSlotBytes <= 224 * 1024);
 };

@@ -19,6 +19,7 @@
 namespace millrace::cuda_test {
 namespace {
 
+using cuda::ClusterShape;
 using cuda::MatmulTask;
 
 struct Format {
@@ -62,7 +63,8 @@ struct Sharing {
   int rows_per_pass;
   int num_blocks;
   int num_split_blocks;
-  int cluster_blocks = 1;
+  ClusterShape cluster;
+  int block_channels = cuda::kWarpgroupChannels;
 };
 
 bool HasWarpgroups() {
@@ -71,18 +73,19 @@ bool HasWarpgroups() {
   return major == 9;
 }
 
-constexpr size_t kPartialSums = size_t{256} * 192 * 2;  // of a block, for the largest tile
+constexpr size_t kPartialSums = size_t{256} * 192 * 2;  // of a block, for the largest tile, twice
 
 void RunShared(MatmulCase& matmul, const Sharing& sharing, cudaError_t (*launch)(const MatmulTask&, cudaStream_t),
                const std::string& name, WeightRounding rounding = WeightRounding::kExact) {
   MatmulTask task = matmul.Task();
-  const int num_slots = (sharing.num_split_blocks + 1) * sharing.cluster_blocks;
+  const int num_slots = (sharing.num_split_blocks + 1) * sharing.cluster.num_blocks();
   DeviceArray<float> partials(kPartialSums * num_slots);
   DeviceArray<int32_t> counters(std::vector<int32_t>(num_slots, 0));
   task.rows_per_pass = sharing.rows_per_pass;
   task.num_blocks = sharing.num_blocks;
   task.num_split_blocks = sharing.num_split_blocks;
-  task.cluster_blocks = sharing.cluster_blocks;
+  task.block_channels = sharing.block_channels;
+  task.cluster = sharing.cluster;
   task.partials = partials.data();
   task.counters = counters.data();
   EXPECT(launch(task, nullptr) == cudaSuccess) << name << Describe(matmul.shape());
@@ -294,16 +297,33 @@ KERNEL_TEST("matmul warpgroup: int4, rows, channels and K around the edges of ti
 KERNEL_TEST("matmul warpgroup: every number of rows that a pass may have") {
   if (!HasWarpgroups()) return;
   for (const Format& format : {kInt8, kInt4}) {
-    for (int rows = 16; rows <= cuda::WarpgroupRows(format.format); rows += cuda::kWarpgroupRowStep) {
-      RunWarpgroup(format, {rows, 20, 128}, {rows, 1, 1});
+    for (const cuda::WarpgroupBlock& block : {cuda::WideBlock(format.format), cuda::NarrowBlock(format.format)}) {
+      for (int rows = block.min_rows; rows <= block.max_rows; rows += cuda::kWarpgroupRowStep) {
+        RunWarpgroup(format, {rows, 20, 128}, {rows, 1, 1, {}, block.num_channels});
+      }
     }
+  }
+}
+
+KERNEL_TEST("matmul warpgroup: a launch for which there is no kernel is an error") {
+  if (!HasWarpgroups()) return;
+  for (const Format& format : {kInt8, kInt4}) {
     MatmulCase matmul(ShapeOf(format, {8, 20, 128}), 1);
-    MatmulTask task = matmul.Task();
-    task.rows_per_pass = 8, task.num_blocks = 1;
-    EXPECT(cuda::LaunchWarpgroupMatmul(task, nullptr) == cudaErrorInvalidValue) << "there is no such kernel";
-    for (const int cluster_blocks : {3, 8}) {
-      task.rows_per_pass = 16, task.cluster_blocks = cluster_blocks;
-      EXPECT(cuda::LaunchWarpgroupMatmul(task, nullptr) == cudaErrorInvalidValue) << "nor such clusters";
+    const auto launch = [&](int rows_per_pass, int block_channels, const ClusterShape& cluster) {
+      MatmulTask task = matmul.Task();
+      task.num_blocks = 1;
+      task.rows_per_pass = rows_per_pass, task.block_channels = block_channels, task.cluster = cluster;
+      return cuda::LaunchWarpgroupMatmul(task, nullptr);
+    };
+    for (const int block_channels : {cuda::kWarpgroupChannels, cuda::kWarpgroupNarrowChannels}) {
+      for (const int rows : {8, 272}) EXPECT(launch(rows, block_channels, {}) == cudaErrorInvalidValue) << rows;
+      for (const ClusterShape& cluster : {ClusterShape{3, 1}, {8, 1}, {1, 4}, {4, 2}, {0, 1}, {1, 0}}) {
+        EXPECT(launch(192, block_channels, cluster) == cudaErrorInvalidValue) << cluster.row_blocks;
+      }
+    }
+    EXPECT(launch(64, 64, {}) == cudaErrorInvalidValue) << "no blocks of so many channels";
+    if (format.format == WeightFormat::kInt4) {
+      EXPECT(launch(32, cuda::kWarpgroupChannels, {2, 1}) == cudaErrorInvalidValue) << "int4 weights are not shared";
     }
   }
 }
@@ -320,29 +340,63 @@ KERNEL_TEST("matmul warpgroup: blocks that share tiles, more tiles than blocks")
 
 KERNEL_TEST("matmul warpgroup: two blocks that fetch weights for each other, also where one has no rows") {
   if (!HasWarpgroups()) return;
-  RunWarpgroup(kInt8, {20, 20, 128 * 9}, {16, 1, 1, 2});
-  RunWarpgroup(kInt8, {16, 255, 144}, {16, 1, 1, 2});   // the second block has no rows
-  RunWarpgroup(kInt8, {150, 300, 640}, {80, 2, 2, 2});  // a tile for each cluster
-  RunWarpgroup(kInt8, {70, 600, 1152}, {32, 2, 2, 2});  // six tiles, the second row of tiles has one block's rows
-  RunWarpgroup(kInt8, {60, 300, 640}, {32, 3, 3, 2});   // two tiles for three clusters
-  RunWarpgroup(kInt8, {33, 700, 1024}, {32, 2, 2, 2});  // a wave, then one tile for two
+  RunWarpgroup(kInt8, {20, 20, 128 * 9}, {16, 1, 1, {2, 1}});
+  RunWarpgroup(kInt8, {16, 255, 144}, {16, 1, 1, {2, 1}});   // the second block has no rows
+  RunWarpgroup(kInt8, {150, 300, 640}, {80, 2, 2, {2, 1}});  // a tile for each cluster
+  RunWarpgroup(kInt8, {70, 600, 1152}, {32, 2, 2, {2, 1}});  // six tiles, the second row of tiles has one block's rows
+  RunWarpgroup(kInt8, {60, 300, 640}, {32, 3, 3, {2, 1}});   // two tiles for three clusters
+  RunWarpgroup(kInt8, {33, 700, 1024}, {32, 2, 2, {2, 1}});  // a wave, then one tile for two
 }
 
 KERNEL_TEST("matmul warpgroup: four blocks that fetch weights for each other, with rows for one of them up to all") {
   if (!HasWarpgroups()) return;
   for (const int m : {1, 16, 17, 32, 33, 47, 48, 49, 63, 64, 65}) {
-    RunWarpgroup(kInt8, {m, 20, 128 * 5}, {16, 1, 1, 4});  // of 65 rows a second tile has one
+    RunWarpgroup(kInt8, {m, 20, 128 * 5}, {16, 1, 1, {4, 1}});  // of 65 rows a second tile has one
   }
-  RunWarpgroup(kInt8, {150, 255, 144}, {48, 1, 1, 4});  // the last block has 6 rows
-  RunWarpgroup(kInt8, {580, 20, 80}, {192, 1, 1, 4});
+  RunWarpgroup(kInt8, {150, 255, 144}, {48, 1, 1, {4, 1}});  // the last block has 6 rows
+  RunWarpgroup(kInt8, {580, 20, 80}, {192, 1, 1, {4, 1}});
 }
 
 KERNEL_TEST("matmul warpgroup: clusters of four that share tiles, more tiles than clusters") {
   if (!HasWarpgroups()) return;
-  RunWarpgroup(kInt8, {70, 600, 1152}, {16, 2, 2, 4});    // six tiles, the second row of tiles has one block's rows
-  RunWarpgroup(kInt8, {60, 300, 640}, {16, 3, 3, 4});     // two tiles for three clusters
-  RunWarpgroup(kInt8, {33, 700, 1024}, {16, 2, 2, 4});    // a wave, then one tile for two
-  RunWarpgroup(kInt8, {20, 20, 128 * 9}, {16, 4, 4, 4});  // one tile in four, of which two blocks have rows
+  RunWarpgroup(kInt8, {70, 600, 1152}, {16, 2, 2, {4, 1}});  // six tiles, the second row of tiles has one block's rows
+  RunWarpgroup(kInt8, {60, 300, 640}, {16, 3, 3, {4, 1}});   // two tiles for three clusters
+  RunWarpgroup(kInt8, {33, 700, 1024}, {16, 2, 2, {4, 1}});  // a wave, then one tile for two
+  RunWarpgroup(kInt8, {20, 20, 128 * 9}, {16, 4, 4, {4, 1}});  // one tile in four, of which two blocks have rows
+}
+
+KERNEL_TEST("matmul warpgroup: blocks that fetch rows for each other, also where one has no channels") {
+  if (!HasWarpgroups()) return;
+  for (const Format& format : {kInt8, kInt4Zeros}) {
+    RunWarpgroup(format, {20, 300, 64 * 9}, {32, 1, 1, {1, 2}});
+    RunWarpgroup(format, {16, 40, 96}, {16, 1, 1, {1, 2}});     // the second block has no channels
+    RunWarpgroup(format, {70, 700, 256}, {48, 2, 2, {1, 2}});   // four tiles, two of which end in the first block
+    RunWarpgroup(format, {60, 300, 640}, {32, 3, 3, {1, 2}});   // two tiles for three clusters
+    RunWarpgroup(format, {33, 1100, 256}, {48, 2, 2, {1, 2}});  // a wave, then one tile for two
+    RunWarpgroup(format, {200, 270, 192}, {208, 1, 1, {1, 2}, cuda::kWarpgroupNarrowChannels});
+  }
+}
+
+KERNEL_TEST("matmul warpgroup: squares of blocks that fetch weights and rows for each other") {
+  if (!HasWarpgroups()) return;
+  for (const int n : {40, 270, 520}) {
+    for (const int m : {1, 17, 33}) RunWarpgroup(kInt8, {m, n, 128 * 5}, {16, 1, 1, {2, 2}});
+  }
+  RunWarpgroup(kInt8, {70, 600, 384}, {32, 2, 2, {2, 2}});   // four tiles: two waves
+  RunWarpgroup(kInt8, {60, 700, 640}, {32, 3, 3, {2, 2}});   // two tiles for three clusters
+  RunWarpgroup(kInt8, {33, 1300, 384}, {32, 2, 2, {2, 2}});  // a wave, then one tile for two
+}
+
+KERNEL_TEST("matmul warpgroup: narrow blocks, alone and in clusters") {
+  if (!HasWarpgroups()) return;
+  constexpr int kNarrow = cuda::kWarpgroupNarrowChannels;
+  for (const ClusterShape& cluster : cuda::kWarpgroupClusters) {
+    RunWarpgroup(kInt8, {150, 130, 144}, {144, 1, 1, cluster, kNarrow});
+    RunWarpgroup(kInt8, {180, 260, 384}, {160, 3, 3, cluster, kNarrow});
+    if (cluster.row_blocks > 1) continue;
+    RunWarpgroup(kInt4Zeros, {200, 130, 64}, {208, 1, 1, cluster, kNarrow});
+    RunWarpgroup(kInt4Half, {200, 260, 192}, {192, 3, 3, cluster, kNarrow});
+  }
 }
 
 KERNEL_TEST("matmul: bias, residual and float32 outputs in every kernel") {
@@ -367,9 +421,10 @@ KERNEL_TEST("matmul: bias, residual and float32 outputs in every kernel") {
         if (!HasWarpgroups() || (!is_int4 && (is_grouped || format.format != WeightFormat::kInt8))) continue;
         MatmulCase warpgroup(shape, 4);
         RunShared(warpgroup, {32, 2, 2}, cuda::LaunchWarpgroupMatmul, "warpgroup", WarpgroupRounding(format));
-        if (is_int4) continue;
-        for (const int cluster_blocks : {2, 4}) {
-          RunShared(warpgroup, {16, 2, 2, cluster_blocks}, cuda::LaunchWarpgroupMatmul, "warpgroup clusters");
+        for (const ClusterShape& cluster : cuda::kWarpgroupClusters) {
+          if (!cuda::HasWarpgroupCluster(format.format, cluster)) continue;
+          RunShared(warpgroup, {16, 2, 2, cluster}, cuda::LaunchWarpgroupMatmul, "warpgroup clusters",
+                    WarpgroupRounding(format));
         }
       }
     }

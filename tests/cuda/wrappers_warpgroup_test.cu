@@ -184,8 +184,9 @@ void CheckColumns(const std::string& what) {
 
 KERNEL_TEST("wgmma: every number of columns") {
   if (!IsHopper()) return;
-  CheckColumns<Kind::kS8, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192>("s8");
-  CheckColumns<Kind::kBf16Registers, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176>("bf16 registers");
+  CheckColumns<Kind::kS8, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256>("s8");
+  CheckColumns<Kind::kBf16Registers, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256>(
+      "bf16 registers");
 }
 
 template <Kind kKind, int kColumns>
@@ -273,7 +274,7 @@ __global__ void ClusterCopyKernel(const __grid_constant__ CUtensorMap map, uint4
   ptx::ClusterSync();
   for (int round = 0; round < kRounds; ++round) {
     if (threadIdx.x == 0) {
-      ptx::MbarrierWaitCluster(&empty, static_cast<uint32_t>(round) % 2 ^ 1);
+      ptx::MbarrierWait(&empty, static_cast<uint32_t>(round) % 2 ^ 1);
       ptx::MbarrierArriveExpect(&full, kUnits * 16);
       ptx::TensorCopyTo((1u << kClusterBlocks) - 1, shared + rank * kPartRows * static_cast<int>(kTensorBoxBytes) / 16,
                         &map, 0, round * kBoxRows + rank * kPartRows, &full);

@@ -170,6 +170,12 @@ __device__ __forceinline__ T* Pin(T* pointer) {
   return pointer;
 }
 
+// Likewise what is cheap to compute again.
+__device__ __forceinline__ int Pin(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 // Programmatic dependent launch: nothing a predecessor touches before the wait; the launch lets the next kernel start.
 __device__ __forceinline__ void GridDependencyWait() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

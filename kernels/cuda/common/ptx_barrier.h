@@ -35,12 +35,14 @@ __device__ __forceinline__ void MbarrierInitFence() {
 __device__ __forceinline__ void MbarrierArrive(Mbarrier* barrier) {
   MILLRACE_SM90_ASM("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
 }
-// As MbarrierArrive, at the barrier in the same place of the cluster's block of this rank.
+// As MbarrierArrive, at the barrier in the same place of the cluster's block of this rank. It tells that this thread
+// has read what the other may have overwritten by copies; of writes for the other to read it tells nothing: that would
+// take .release.cluster, which ptxas makes a fence of the whole device.
 __device__ __forceinline__ void MbarrierArriveOf(int rank, Mbarrier* barrier) {
   MILLRACE_SM90_ASM(
       "{\n\t.reg .b32 theirs;\n\t"
       "mapa.shared::cluster.u32 theirs, %0, %1;\n\t"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [theirs];\n\t}" ::"r"(SharedAddress(barrier)),
+      "mbarrier.arrive.shared::cluster.b64 _, [theirs];\n\t}" ::"r"(SharedAddress(barrier)),
       "r"(rank) : "memory");
 }
 // Arrives, and announces bytes that copies will bring in this phase.
@@ -54,15 +56,6 @@ __device__ __forceinline__ void MbarrierWait(Mbarrier* barrier, uint32_t parity)
       "{\n\t.reg .pred is_over;\n\t"
       "again:\n\t"
       "mbarrier.try_wait.parity.shared::cta.b64 is_over, [%0], %1;\n\t"
-      "@!is_over bra again;\n\t}" ::"r"(SharedAddress(barrier)),
-      "r"(parity) : "memory");
-}
-// The same where those who arrive are other blocks of the cluster too.
-__device__ __forceinline__ void MbarrierWaitCluster(Mbarrier* barrier, uint32_t parity) {
-  MILLRACE_SM90_ASM(
-      "{\n\t.reg .pred is_over;\n\t"
-      "again:\n\t"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 is_over, [%0], %1;\n\t"
       "@!is_over bra again;\n\t}" ::"r"(SharedAddress(barrier)),
       "r"(parity) : "memory");
 }

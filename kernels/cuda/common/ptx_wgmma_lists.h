@@ -15,6 +15,10 @@
 #define MILLRACE_D80 MILLRACE_D72 ", %72, %73, %74, %75, %76, %77, %78, %79"
 #define MILLRACE_D88 MILLRACE_D80 ", %80, %81, %82, %83, %84, %85, %86, %87"
 #define MILLRACE_D96 MILLRACE_D88 ", %88, %89, %90, %91, %92, %93, %94, %95"
+#define MILLRACE_D104 MILLRACE_D96 ", %96, %97, %98, %99, %100, %101, %102, %103"
+#define MILLRACE_D112 MILLRACE_D104 ", %104, %105, %106, %107, %108, %109, %110, %111"
+#define MILLRACE_D120 MILLRACE_D112 ", %112, %113, %114, %115, %116, %117, %118, %119"
+#define MILLRACE_D128 MILLRACE_D120 ", %120, %121, %122, %123, %124, %125, %126, %127"
 
 #define MILLRACE_SUMS4(constraint, d, j) \
   constraint(d[j][0]), constraint(d[j][1]), constraint(d[j][2]), constraint(d[j][3])
@@ -30,3 +34,7 @@
 #define MILLRACE_SUMS80(constraint, d, j) MILLRACE_SUMS72(constraint, d, j), MILLRACE_SUMS8(constraint, d, j + 18)
 #define MILLRACE_SUMS88(constraint, d, j) MILLRACE_SUMS80(constraint, d, j), MILLRACE_SUMS8(constraint, d, j + 20)
 #define MILLRACE_SUMS96(constraint, d, j) MILLRACE_SUMS88(constraint, d, j), MILLRACE_SUMS8(constraint, d, j + 22)
+#define MILLRACE_SUMS104(constraint, d, j) MILLRACE_SUMS96(constraint, d, j), MILLRACE_SUMS8(constraint, d, j + 24)
+#define MILLRACE_SUMS112(constraint, d, j) MILLRACE_SUMS104(constraint, d, j), MILLRACE_SUMS8(constraint, d, j + 26)
+#define MILLRACE_SUMS120(constraint, d, j) MILLRACE_SUMS112(constraint, d, j), MILLRACE_SUMS8(constraint, d, j + 28)
+#define MILLRACE_SUMS128(constraint, d, j) MILLRACE_SUMS120(constraint, d, j), MILLRACE_SUMS8(constraint, d, j + 30)

@@ -23,9 +23,10 @@ constexpr int kMostClusterBlocks = 4;
 // Two blocks, or clusters of blocks, share a tile, and either fills its stages several times.
 class SharedTile {
  public:
-  SharedTile(const MatmulShape& shape, int cluster_blocks) : matmul_(shape, 3), task_(matmul_.Task()) {
+  SharedTile(const MatmulShape& shape, const cuda::ClusterShape& cluster) : matmul_(shape, 3), task_(matmul_.Task()) {
     task_.rows_per_pass = 32;
-    task_.cluster_blocks = cluster_blocks;
+    task_.block_channels = cuda::kWarpgroupChannels;
+    task_.cluster = cluster;
     task_.num_blocks = task_.num_split_blocks = kBlocks;
     task_.partials = partials_.data();
   }
@@ -58,8 +59,8 @@ bool IsFound(SharedTile& tile, const std::vector<unsigned char>& right, const Ca
   return is_found;
 }
 
-void ExpectAllFound(const MatmulShape& shape, int num_tensors, int cluster_blocks = 1) {
-  SharedTile tile(shape, cluster_blocks);
+void ExpectAllFound(const MatmulShape& shape, int num_tensors, const cuda::ClusterShape& cluster = {}) {
+  SharedTile tile(shape, cluster);
   simt::RecordCalls();
   const std::optional<std::vector<unsigned char>> right = tile.Multiply();
   const std::vector<Call> calls = simt::TakeCalls();
@@ -93,11 +94,20 @@ KERNEL_TEST("matmul warpgroup: int4, a wait, a fence, a phase or a box that is w
 }
 
 KERNEL_TEST("matmul warpgroup: in clusters, what one block does not tell or wait for of the other is found as well") {
-  ExpectAllFound({.format = WeightFormat::kInt8, .m = 50, .n = 20, .k = 128 * 18}, 2, 2);
+  ExpectAllFound({.format = WeightFormat::kInt8, .m = 50, .n = 20, .k = 128 * 18}, 2, {2, 1});
 }
 
 KERNEL_TEST("matmul warpgroup: in clusters of four, what one block does not tell or wait for of the others is found") {
-  ExpectAllFound({.format = WeightFormat::kInt8, .m = 100, .n = 20, .k = 128 * 18}, 2, 4);
+  ExpectAllFound({.format = WeightFormat::kInt8, .m = 100, .n = 20, .k = 128 * 18}, 2, {4, 1});
+}
+
+KERNEL_TEST("matmul warpgroup: in squares of blocks, what one does not tell or wait for of the others is found") {
+  ExpectAllFound({.format = WeightFormat::kInt8, .m = 50, .n = 300, .k = 128 * 18}, 2, {2, 2});
+}
+
+KERNEL_TEST("matmul warpgroup: blocks that share rows of int4's, what one does not tell or wait for is found") {
+  ExpectAllFound({.format = WeightFormat::kInt4, .group_size = 32, .has_zeros = true, .m = 20, .n = 300, .k = 64 * 34},
+                 4, {1, 2});
 }
 
 }  // namespace

@@ -111,6 +111,7 @@ template <typename T>
 T* Pin(T* pointer) {
   return pointer;
 }
+inline int Pin(int value) { return value; }
 inline void GridDependencyWait() { simt::NoteGridDependencyWait(); }
 inline void GridDependencyLaunch() {}
 

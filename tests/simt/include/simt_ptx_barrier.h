@@ -40,9 +40,6 @@ inline void MbarrierArriveExpect(Mbarrier* barrier, uint32_t num_bytes) { simt::
 inline void MbarrierWait(Mbarrier* barrier, uint32_t parity, simt::Where where = SIMT_HERE) {
   simt::WaitBarrier(barrier, parity, where);
 }
-inline void MbarrierWaitCluster(Mbarrier* barrier, uint32_t parity, simt::Where where = SIMT_HERE) {
-  simt::WaitBarrier(barrier, parity, where);
-}
 inline void BulkCopy(void* shared, const void* global, uint32_t num_bytes, Mbarrier* barrier) {
   simt::CopyBulk(shared, global, num_bytes, barrier);
 }
