@@ -58,13 +58,12 @@ struct DecodeItem {
   uint32_t* arrivals;
 };
 
-__device__ DecodeItem FindItem(const AttentionLaunch& args, const AttentionPlanView& plan, int64_t index,
-                               int head_tiles) {
+__device__ DecodeItem FindItem(const AttentionLaunch& args, const AttentionPlanView& plan, int index, int head_tiles) {
   const int group = args.num_heads / args.kv.num_kv_heads;
   const int tiles_per_kv_head = head_tiles / args.kv.num_kv_heads;
-  const int tile = static_cast<int>(index % head_tiles);
+  const int tile = index % head_tiles;
   DecodeItem item;
-  item.slot = static_cast<int32_t>(index / head_tiles);
+  item.slot = index / head_tiles;
   const int s = FindPart(plan.first_chunk, args.num_sequences, item.slot);
   const DeviceSequence sequence = args.sequences[s];
   const DecodeCut cut = CutForDecode(sequence, args.window_tokens);
@@ -351,8 +350,9 @@ __global__ void __launch_bounds__(DecodeTile<kKv, kHeadDim>::kThreads, kBlocksPe
   const AttentionPlanView plan = ViewPlan(args.plan, args.num_sequences);
   const int head_tiles = DecodeHeadTiles(args.num_heads, args.kv.num_kv_heads);
   ptx::GridDependencyWait();
-  const int64_t num_items = static_cast<int64_t>(plan.first_chunk[args.num_sequences]) * head_tiles;
-  for (int64_t index = blockIdx.x; index < num_items; index += gridDim.x) {
+  ptx::GridDependencyLaunch();
+  const int num_items = plan.first_chunk[args.num_sequences] * head_tiles;
+  for (int index = static_cast<int>(blockIdx.x); index < num_items; index += static_cast<int>(gridDim.x)) {
     const DecodeItem item = FindItem(args, plan, index, head_tiles);
     if (item.chunk >= item.num_chunks) continue;  // a place that stays empty
     WarpState<Tile> state;
@@ -364,7 +364,6 @@ __global__ void __launch_bounds__(DecodeTile<kKv, kHeadDim>::kThreads, kBlocksPe
     if (item.num_chunks > 1 && ArriveLast<Tile>(item, shared.merge)) MergeChunks<Tile>(args, item, shared.merge);
     __syncthreads();  // the merge is read; the next item's copies may land
   }
-  ptx::GridDependencyLaunch();
 }
 
 template <DType kKv, int kHeadDim>

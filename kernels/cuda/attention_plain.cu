@@ -68,6 +68,7 @@ __global__ void __launch_bounds__(32 * kWarps) AttentionPlainKernel(AttentionLau
   const int head = static_cast<int>(item % args.num_heads);
   const int lane = static_cast<int>(threadIdx.x % 32);
   ptx::GridDependencyWait();
+  ptx::GridDependencyLaunch();
   if (row >= args.q.rows) return;
   const int index = FindSequence(args, row);
   if (index < 0) return;

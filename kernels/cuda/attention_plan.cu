@@ -19,6 +19,7 @@ __global__ void __launch_bounds__(kThreads) AttentionPlanKernel(AttentionPlanLau
   const int thread = static_cast<int>(threadIdx.x);
   const AttentionPlanView plan = ViewPlan(args.plan, args.num_sequences);
   ptx::GridDependencyWait();
+  ptx::GridDependencyLaunch();
   const int num_arrivals = args.num_sequences * kFewRows * DecodeHeadTiles(shape.num_heads, shape.num_kv_heads);
   for (int i = thread; i < num_arrivals; i += kThreads) plan.arrivals[i] = 0;
   int32_t chunks_before = 0, tiles_before = 0;
@@ -42,7 +43,6 @@ __global__ void __launch_bounds__(kThreads) AttentionPlanKernel(AttentionPlanLau
     plan.first_chunk[args.num_sequences] = chunks_before;
     plan.first_tile[args.num_sequences] = tiles_before;
   }
-  ptx::GridDependencyLaunch();
 }
 
 }  // namespace

@@ -272,6 +272,7 @@ __global__ void __launch_bounds__(PrefillTile<kKv, kHeadDim>::kThreads, MILLRACE
   auto& shared = *ptx::SharedMemory<typename Tile::Shared>();
   const AttentionPlanView plan = ViewPlan(args.plan, args.num_sequences);
   ptx::GridDependencyWait();
+  ptx::GridDependencyLaunch();
   if (static_cast<int32_t>(blockIdx.x) >= NumPrefillItems(args, plan)) return;
   const PrefillItem item = FindPrefillItem(args, plan, static_cast<int32_t>(blockIdx.x), Tile::kRows);
   const int32_t warp_query = item.first_query + 16 * static_cast<int32_t>(threadIdx.x / 32);
@@ -305,7 +306,6 @@ __global__ void __launch_bounds__(PrefillTile<kKv, kHeadDim>::kThreads, MILLRACE
     if (is_seen) AddValues<Tile>(shared, s, state);
   }
   ptx::CpAsyncWait<0>();
-  ptx::GridDependencyLaunch();
   StoreOutput<Tile>(args, item, warp_query, state);
 }
 

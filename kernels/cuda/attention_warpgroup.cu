@@ -305,6 +305,7 @@ __global__ void __launch_bounds__(kNumThreads, 1)
   }
   __syncthreads();  // the barriers are there for everyone
   ptx::GridDependencyWait();
+  ptx::GridDependencyLaunch();
   if (threadIdx.x < kConsumerThreads) {
     ptx::RaiseRegisters<Tile::kConsumerRegisters>();
     Consume<Tile>(args, shared, stages);
@@ -328,7 +329,6 @@ __global__ void __launch_bounds__(kNumThreads, 1)
     const Source source = {&values, static_cast<const uint8_t*>(args.kv.values), pages, true};
     Fetch<Tile>(args, source, stages.values, shared + Tile::kValuesAt);
   }
-  ptx::GridDependencyLaunch();
 }
 
 // Tokens of a page where it goes into a step as boxes of whole swizzled rows; else 0.

@@ -42,6 +42,7 @@ __global__ void __launch_bounds__(kMaxRowThreads) EmbedKernel(const EmbedParams 
   const int64_t row = blockIdx.x;
   uint16_t* out = params.out + row * params.out_stride;
   ptx::GridDependencyWait();
+  ptx::GridDependencyLaunch();
   int64_t token = params.tokens[row];
   if (token < 0 && params.drawn != nullptr) token = params.drawn[-1 - token].token;
   const int64_t table_row = token - params.first_token;
@@ -56,7 +57,6 @@ __global__ void __launch_bounds__(kMaxRowThreads) EmbedKernel(const EmbedParams 
     for (int i = 0; i < kVector; ++i) values.at[i] *= scale;
     Store8<Format>(values, out, at, params.cols);
   }
-  ptx::GridDependencyLaunch();
 }
 
 using Kernel = void (*)(EmbedParams);

@@ -28,6 +28,7 @@ __global__ void __launch_bounds__(kSliceThreads) ExpertCombineKernel(const Combi
   const int64_t row = blockIdx.x;
   const int64_t at = (static_cast<int64_t>(blockIdx.y) * kSliceThreads + threadIdx.x) * kVector;
   ptx::GridDependencyWait();
+  ptx::GridDependencyLaunch();
   const bool is_padding = params.routes.experts[row * params.routes.num_choices] < 0;
   if (at < params.cols) {
     Floats8 sum = {};
@@ -42,7 +43,6 @@ __global__ void __launch_bounds__(kSliceThreads) ExpertCombineKernel(const Combi
     }
     Store8<Format>(sum, params.out + row * params.out_stride, at, params.cols);
   }
-  ptx::GridDependencyLaunch();
 }
 
 }  // namespace

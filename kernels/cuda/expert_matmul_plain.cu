@@ -15,6 +15,7 @@ constexpr int kBlockRows = 8;
 
 __global__ void __launch_bounds__(kBlockChannels* kBlockRows) PlainExpertMatmul(const ExpertMatmulTask task) {
   ptx::GridDependencyWait();
+  ptx::GridDependencyLaunch();
   const int64_t channel = static_cast<int64_t>(blockIdx.x) * kBlockChannels + threadIdx.x;
   const int row = static_cast<int>(blockIdx.y * kBlockRows + threadIdx.y);
   if (row < task.all.num_rows && channel < task.all.w.n) {
@@ -23,7 +24,6 @@ __global__ void __launch_bounds__(kBlockChannels* kBlockRows) PlainExpertMatmul(
     const char* x = static_cast<const char*>(own.x) + row * own.x_stride_bytes;
     StoreOutput(own.epilogue, row, channel, PlainSum(own, x, channel));
   }
-  ptx::GridDependencyLaunch();
 }
 
 }  // namespace

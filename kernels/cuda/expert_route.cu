@@ -63,6 +63,7 @@ __global__ void __launch_bounds__(kThreads) ExpertChooseKernel(const RouteParams
   const int row = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / kWarpSize;
   const ExpertRoutes& routes = params.routes;
   ptx::GridDependencyWait();
+  ptx::GridDependencyLaunch();
   const bool is_row = row < params.num_rows;
   const bool is_padding = is_row && params.slots != nullptr && params.slots[row] < 0;
   if (is_padding && lane < routes.num_choices) routes.experts[row * routes.num_choices + lane] = -1;
@@ -105,7 +106,6 @@ __global__ void __launch_bounds__(kThreads) ExpertChooseKernel(const RouteParams
       routes.weights[row * routes.num_choices + lane] = weight;
     }
   }
-  ptx::GridDependencyLaunch();
 }
 
 __global__ void __launch_bounds__(kThreads) ExpertSortKernel(const RouteParams params) {
@@ -118,6 +118,7 @@ __global__ void __launch_bounds__(kThreads) ExpertSortKernel(const RouteParams p
   for (int e = thread; e < kMaxExperts; e += kThreads) counts[e] = 0;
   __syncthreads();  // all counts are zero
   ptx::GridDependencyWait();
+  ptx::GridDependencyLaunch();
   for (int i = thread; i < num_choices; i += kThreads) {
     const int expert = routes.experts[i];
     if (expert >= 0) atomicAdd(&counts[expert], 1);
@@ -159,7 +160,6 @@ __global__ void __launch_bounds__(kThreads) ExpertSortKernel(const RouteParams p
       place += __popc(ours);
     }
   }
-  ptx::GridDependencyLaunch();
 }
 
 using Kernel = void (*)(RouteParams);

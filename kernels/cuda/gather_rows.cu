@@ -23,6 +23,7 @@ struct GatherRowsParams {
 
 __global__ void __launch_bounds__(kMaxRowThreads) GatherRowsKernel(const GatherRowsParams params) {
   ptx::GridDependencyWait();
+  ptx::GridDependencyLaunch();
   const int64_t from_row = params.rows[blockIdx.x];
   if (from_row >= 0 && from_row < params.x_rows) {
     const uint8_t* from = params.x + from_row * params.x_stride_bytes;
@@ -34,7 +35,6 @@ __global__ void __launch_bounds__(kMaxRowThreads) GatherRowsKernel(const GatherR
     }
     for (int64_t i = num_units * kUnitBytes + threadIdx.x; i < params.row_bytes; i += blockDim.x) to[i] = from[i];
   }
-  ptx::GridDependencyLaunch();
 }
 
 }  // namespace

@@ -60,15 +60,16 @@ __global__ void __launch_bounds__(32 * kNumWarps) ExpandWeight(const ExpandWeigh
   const int64_t step = static_cast<int64_t>(blockIdx.x) * kNumWarps + threadIdx.x / 32;
   const int64_t tile = launch.first_channel / kTileChannels + blockIdx.y;
   ptx::GridDependencyWait();  // the predecessor may still read `out`
+  ptx::GridDependencyLaunch();
   if (step < num_steps) {
     Units units;
     units.Load(w, tile, step, lane);
-    const int64_t num_groups = w.k / w.group_size;
+    const int num_groups = static_cast<int>(w.k) / w.group_size;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int64_t first = step * kTileInputs + half * (kTileInputs / 2);
       if (first >= w.k) continue;
-      const int64_t index = (tile * num_groups + first / w.group_size) * kTileChannels + lane / 4 * 2;
+      const int64_t index = (tile * num_groups + static_cast<int>(first) / w.group_size) * kTileChannels + lane / 4 * 2;
 #pragma unroll
       for (int row = 0; row < 2; ++row) {
         const int64_t channel = static_cast<int64_t>(blockIdx.y) * kTileChannels + lane / 4 + row * 8;
@@ -86,7 +87,6 @@ __global__ void __launch_bounds__(32 * kNumWarps) ExpandWeight(const ExpandWeigh
       }
     }
   }
-  ptx::GridDependencyLaunch();
 }
 
 template <typename Math, typename Units>

@@ -21,13 +21,13 @@ constexpr int kBlockRows = 8;
 
 __global__ void __launch_bounds__(kBlockChannels* kBlockRows) PlainMatmul(const MatmulTask task) {
   ptx::GridDependencyWait();
+  ptx::GridDependencyLaunch();
   const int64_t channel = static_cast<int64_t>(blockIdx.x) * kBlockChannels + threadIdx.x;
   const int row = static_cast<int>(blockIdx.y * kBlockRows + threadIdx.y);
   if (row < task.num_rows && channel < task.w.n) {
     const char* x = static_cast<const char*>(task.x) + row * task.x_stride_bytes;
     StoreOutput(task.epilogue, row, channel, PlainSum(task, x, channel));
   }
-  ptx::GridDependencyLaunch();
 }
 
 }  // namespace

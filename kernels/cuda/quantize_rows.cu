@@ -22,9 +22,9 @@ __global__ void __launch_bounds__(kMaxRowThreads) QuantizeRowsKernel(const Quant
   const int64_t row = blockIdx.x;
   const uint16_t* x = params.x + row * params.x_stride;
   ptx::GridDependencyWait();
+  ptx::GridDependencyLaunch();
   QuantizeRow([&](int64_t at) { return Load8<Format>(x, at, params.cols); }, params.cols,
               params.out.values + row * params.out.stride, params.out.scales + row, scratch);
-  ptx::GridDependencyLaunch();
 }
 
 }  // namespace

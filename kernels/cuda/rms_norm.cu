@@ -44,6 +44,7 @@ __global__ void __launch_bounds__(kMaxRowThreads) RmsNormKernel(const RmsNormPar
   const int64_t stride = static_cast<int64_t>(blockDim.x) * kVector;
   const uint16_t* x = params.x + row * params.x_stride;
   ptx::GridDependencyWait();
+  ptx::GridDependencyLaunch();
   Floats8 held[kHeldVectors];
   float squares = 0;
   uint32_t max_bits = 0;
@@ -82,7 +83,6 @@ __global__ void __launch_bounds__(kMaxRowThreads) RmsNormKernel(const RmsNormPar
     if (begin + i * stride < cols) finish(held[i], begin + i * stride);
   }
   for (int64_t at = begin + kHeldVectors * stride; at < cols; at += stride) finish(Load8<Format>(x, at, cols), at);
-  ptx::GridDependencyLaunch();
 }
 
 }  // namespace

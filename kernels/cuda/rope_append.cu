@@ -88,12 +88,12 @@ template <int kPairs>
 __global__ void __launch_bounds__(32 * kWarps) RopeAppendKernel(RopeAppendLaunch args) {
   const KvLayer& kv = args.kv;
   const int heads = args.num_heads + 2 * kv.num_kv_heads;
-  const int64_t item = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
-  const int64_t row = item / heads;
-  const int head = static_cast<int>(item % heads);
+  const int64_t row = blockIdx.x;
+  const int head = static_cast<int>(blockIdx.y * kWarps + threadIdx.x / 32);
   const int lane = static_cast<int>(threadIdx.x % 32);
   ptx::GridDependencyWait();
-  if (row >= args.qkv.rows) return;
+  ptx::GridDependencyLaunch();
+  if (head >= heads) return;
   const bool is_query = head < args.num_heads;
   const bool is_value = head >= args.num_heads + kv.num_kv_heads;
   const int64_t slot = is_query ? 0 : args.slots[row];
@@ -120,8 +120,10 @@ __global__ void __launch_bounds__(32 * kWarps) RopeAppendKernel(RopeAppendLaunch
     StoreHead(x, static_cast<uint16_t*>(args.qkv.data) + start, nullptr, 0, place, half, args.rope.interleaved);
     return;
   }
-  const int kv_head = (head - args.num_heads) % kv.num_kv_heads;
-  const int64_t vector = KvVectorIndex(kv, slot / kv.page_tokens, kv_head, static_cast<int>(slot % kv.page_tokens));
+  const int kv_head = head - args.num_heads - (is_value ? kv.num_kv_heads : 0);
+  const auto token = static_cast<uint32_t>(slot);  // vectors are counted in 31 bits, where they are read
+  const auto page_tokens = static_cast<uint32_t>(kv.page_tokens);
+  const int64_t vector = KvVectorIndex(kv, token / page_tokens, kv_head, static_cast<int>(token % page_tokens));
   StoreHead(x, is_value ? kv.values : kv.keys, is_value ? kv.value_scales : kv.key_scales, vector, kv, half,
             args.rope.interleaved);
 }
@@ -139,11 +141,12 @@ cudaError_t LaunchRopeAppend(const RopeAppendLaunch& launch, cudaStream_t stream
     return cudaErrorInvalidValue;
   }
   if (launch.qkv.rows == 0) return cudaSuccess;
-  const int64_t items = launch.qkv.rows * (launch.num_heads + 2 * launch.kv.num_kv_heads);
-  const LaunchShape shape{.grid = dim3(static_cast<unsigned>((items + kWarps - 1) / kWarps)),
-                          .block = dim3(32 * kWarps),
-                          .stream = stream,
-                          .is_dependent = launch.is_dependent};
+  const int heads = launch.num_heads + 2 * launch.kv.num_kv_heads;
+  const LaunchShape shape{
+      .grid = dim3(static_cast<unsigned>(launch.qkv.rows), static_cast<unsigned>((heads + kWarps - 1) / kWarps)),
+      .block = dim3(32 * kWarps),
+      .stream = stream,
+      .is_dependent = launch.is_dependent};
   if (dim <= 64) return Launch(RopeAppendKernel<1>, shape, launch);
   if (dim <= 128) return Launch(RopeAppendKernel<2>, shape, launch);
   if (dim <= 256) return Launch(RopeAppendKernel<4>, shape, launch);

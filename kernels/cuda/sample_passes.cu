@@ -27,6 +27,7 @@ __global__ void __launch_bounds__(kSampleThreads) PrepareKernel(const SamplePass
   const int64_t index = blockIdx.x;
   const int thread = static_cast<int>(threadIdx.x);
   ptx::GridDependencyWait();
+  ptx::GridDependencyLaunch();
   if (thread == 0) pass.states[index] = RowState{};
   for (int i = thread; i < kDistanceBins; i += kSampleThreads) {
     pass.bin_counts[index * kDistanceBins + i] = 0;
@@ -40,7 +41,6 @@ __global__ void __launch_bounds__(kSampleThreads) PrepareKernel(const SamplePass
       RestoreLogits(pass, row);
     }
   }
-  ptx::GridDependencyLaunch();
 }
 
 // The scan's end for a draw: greedy, failed and unfiltered rows have their token here.

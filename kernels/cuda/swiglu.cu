@@ -11,6 +11,7 @@ namespace millrace::cuda {
 namespace {
 
 constexpr int kSliceThreads = 256;
+constexpr float kLog2E = 1.4426950408889634f;
 
 struct SwiGluParams {
   const uint16_t* gate_up;
@@ -26,7 +27,7 @@ __device__ inline Floats8 Gated(const uint16_t* gate_up, int64_t at, int64_t col
   Floats8 gate = Load8<Format>(gate_up, at, cols);
   const Floats8 up = Load8<Format>(gate_up + cols, at, cols);
 #pragma unroll
-  for (int i = 0; i < kVector; ++i) gate.at[i] = gate.at[i] / (1.0f + expf(-gate.at[i])) * up.at[i];
+  for (int i = 0; i < kVector; ++i) gate.at[i] *= ptx::Reciprocal(1.0f + ptx::Exp2(-kLog2E * gate.at[i])) * up.at[i];
   return gate;
 }
 
@@ -35,11 +36,11 @@ __global__ void __launch_bounds__(kSliceThreads) SwiGluKernel(const SwiGluParams
   const int64_t row = blockIdx.x;
   const int64_t at = (static_cast<int64_t>(blockIdx.y) * kSliceThreads + threadIdx.x) * kVector;
   ptx::GridDependencyWait();
+  ptx::GridDependencyLaunch();
   if (at < params.cols) {
     const Floats8 values = Gated<Format>(params.gate_up + row * params.gate_up_stride, at, params.cols);
     Store8<Format>(values, params.out + row * params.out_stride, at, params.cols);
   }
-  ptx::GridDependencyLaunch();
 }
 
 template <typename Format>
@@ -48,6 +49,7 @@ __global__ void __launch_bounds__(kMaxRowThreads) SwiGluQuantizeKernel(const Swi
   const int64_t row = blockIdx.x;
   const uint16_t* gate_up = params.gate_up + row * params.gate_up_stride;
   ptx::GridDependencyWait();
+  ptx::GridDependencyLaunch();
   const auto load = [&](int64_t at) {
     const Floats8 values = Gated<Format>(gate_up, at, params.cols);
     if (params.out != nullptr) Store8<Format>(values, params.out + row * params.out_stride, at, params.cols);
@@ -55,7 +57,6 @@ __global__ void __launch_bounds__(kMaxRowThreads) SwiGluQuantizeKernel(const Swi
   };
   QuantizeRow(load, params.cols, params.quantized.values + row * params.quantized.stride, params.quantized.scales + row,
               scratch);
-  ptx::GridDependencyLaunch();
 }
 
 }  // namespace
