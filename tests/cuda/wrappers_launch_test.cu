@@ -243,6 +243,7 @@ struct Payload {
 };
 __global__ void PayloadKernel(const Payload payload, uint32_t* out) {
   ptx::GridDependencyWait();
+  ptx::GridDependencyLaunch();
   if (threadIdx.x == 0) *out = payload.words[5];
 }
 

@@ -213,7 +213,13 @@ TEST_CASE("simt: when all wait, the report says where") {
 
 __global__ void WaitForGrid(int* out) {
   ptx::GridDependencyWait();
+  ptx::GridDependencyLaunch();
   *out = 1;
+}
+__global__ void LaunchAtTheEnd(int* out) {
+  ptx::GridDependencyWait();
+  *out = 1;
+  ptx::GridDependencyLaunch();
 }
 __global__ void ForgetGrid(int* out) { *out = 1; }
 __global__ void TouchNothing(int*) {}
@@ -223,6 +229,7 @@ __global__ void AddAfterWait(const int* constant, const int* made, int* out) {
   int sum = *constant;
   if (kReadsEarly) sum += *made;
   ptx::GridDependencyWait();
+  ptx::GridDependencyLaunch();
   *out = kReadsEarly ? sum : sum + *made;
 }
 __global__ void CopyAfterWait(const int* made, int* out) {
@@ -249,7 +256,7 @@ TEST_CASE("simt: a dependent launch must wait for its predecessors") {
 }
 
 #if !__has_feature(address_sanitizer)  // plain accesses are not seen there
-TEST_CASE("simt: before its wait a dependent launch touches nothing that kernels before it write or read") {
+TEST_CASE("simt: before its wait a dependent launch touches nothing of kernels before it, and lets the next start") {
   const simt::QuietReports quiet;
   Buffers buffers;
   int *made, *constant;
@@ -272,6 +279,8 @@ TEST_CASE("simt: before its wait a dependent launch touches nothing that kernels
              Contains("reads what a kernel before it wrote"));
   CHECK_THAT(report_of([&] { return Launch(WriteEarly, shape, buffers.out); }),
              Contains("writes device memory before GridDependencyWait"));
+  CHECK_THAT(report_of([&] { return Launch(LaunchAtTheEnd, shape, buffers.out); }),
+             Contains("writes device memory before GridDependencyLaunch"));
   // Two launches further on nothing has changed: the one between need not have waited when the last one starts.
   CHECK_THAT(report_of([&] {
                static_cast<void>(Launch(WaitForGrid, shape, buffers.out));

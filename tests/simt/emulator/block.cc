@@ -114,7 +114,7 @@ void PrepareThreads(Block& block, int num_ranks) {
     thread.index = {in_block % blockDim.x, in_block / blockDim.x % blockDim.y, in_block / (blockDim.x * blockDim.y)};
     thread.waits_at = nullptr;
     thread.is_done = false;
-    thread.has_waited_for_grid = false;
+    thread.has_waited_for_grid = thread.has_let_next_start = false;
     thread.copies.clear();
     thread.num_groups = 0;
     thread.fence_time = 0;
@@ -295,5 +295,6 @@ void NoteGridDependencyWait() {
   TheBlock().has_waited_for_grid = true;
   TheBlock().running->has_waited_for_grid = true;
 }
+void NoteGridDependencyLaunch() { TheBlock().running->has_let_next_start = true; }
 
 }  // namespace simt

@@ -51,6 +51,7 @@ struct Thread {
   bool is_done = false;
   bool vote = false;
   bool has_waited_for_grid = false;
+  bool has_let_next_start = false;
   std::vector<PendingCopy> copies;
   uint32_t num_groups = 0;  // committed
   uint32_t fence_time = 0;  // of the last FenceAsyncProxy

@@ -91,7 +91,12 @@ void CheckDependency(uint32_t& written, Access access, const void* code) {
       SIMT_FAIL("reads what a kernel before it wrote, before GridDependencyWait" + where());
     }
   }
-  if (access != Access::kRead) written = TheState().chain;
+  if (access == Access::kRead) return;
+  // Every kernel asks for the next as soon as it may: at its end is no sooner than without the call.
+  if (block.launch->is_dependent && !block.running->has_let_next_start) {
+    SIMT_FAIL("writes device memory before GridDependencyLaunch");
+  }
+  written = TheState().chain;
 }
 
 std::string DescribeOutside(const void* address, size_t num_bytes, const void* code) {

@@ -46,6 +46,7 @@ void CopyAsync(void* shared, const void* global, size_t num_bytes, bool is_valid
 void CommitCopies();
 void WaitCopies(int num_pending);
 void NoteGridDependencyWait();
+void NoteGridDependencyLaunch();
 
 // Accesses of shared memory by the calling thread (or by a lane of its warp), for the race report.
 enum class Access : uint8_t { kRead, kWrite, kAtomic };

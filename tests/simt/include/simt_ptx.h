@@ -113,7 +113,7 @@ T* Pin(T* pointer) {
 }
 inline int Pin(int value) { return value; }
 inline void GridDependencyWait() { simt::NoteGridDependencyWait(); }
-inline void GridDependencyLaunch() {}
+inline void GridDependencyLaunch() { simt::NoteGridDependencyLaunch(); }
 
 inline uint32_t E4m3x2ToHalf2(uint16_t x) { return simt::reference::E4m3x2ToHalf2(x); }
 inline uint16_t FloatsToE4m3x2(float lo, float hi) { return simt::reference::FloatsToE4m3x2(lo, hi); }
