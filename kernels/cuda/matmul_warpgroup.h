@@ -38,32 +38,32 @@ struct StageFetcher {
   unsigned char* slots;
   typename Tile::Barriers* barriers;
 
-  __device__ unsigned char* Slot(int fill) const { return slots + fill % Tile::kNumStages * Tile::kSlotBytes; }
-  __device__ ptx::Mbarrier* Full(int fill) const { return &barriers->full[fill % Tile::kNumStages]; }
-  __device__ void FetchWeights(const TilePlace& place, int stage, int fill) const {
+  __device__ unsigned char* Slot(uint32_t fill) const { return slots + fill % Tile::kNumStages * Tile::kSlotBytes; }
+  __device__ ptx::Mbarrier* Full(uint32_t fill) const { return &barriers->full[fill % Tile::kNumStages]; }
+  __device__ void FetchWeights(const TilePlace& place, int stage, uint32_t fill) const {
     ptx::MbarrierArriveExpect(Full(fill), Tile::kRowBytes + Format::FetchedBytes(task));
     Format::Fetch(task, *maps, {place.first_channel, stage}, Slot(fill) + Tile::kRowBytes, Full(fill));
   }
-  __device__ void FetchRows(const TilePlace& place, int stage, int fill) const {
+  __device__ void FetchRows(const TilePlace& place, int stage, uint32_t fill) const {
     CopyForRows(task, Slot(fill), *x_map, {stage * kWarpgroupStageBytes, place.first_row}, kRows, Full(fill));
   }
 
   __device__ void Run() const {
     ptx::PrefetchTensorMap(x_map);
-    int fill = 0;  // stages begun
+    uint32_t fill = 0;  // stages begun
     Segment segment;
     for (int i = 0; Cluster::ComputeSegment(task, i, segment); ++i) {
       const TilePlace place = Cluster::FindPlace(task, segment.tile, Format::kChannels);
       int stage = segment.first_stage;
       if (i == 0) {
-        const int num_early = min(Tile::kNumStages, segment.end_stage - stage);
+        const int num_early = min(static_cast<int>(Tile::kNumStages), segment.end_stage - stage);
 #pragma unroll 1
-        for (int s = 0; s < num_early; ++s) FetchWeights(place, stage + s, s);
+        for (int s = 0; s < num_early; ++s) FetchWeights(place, stage + s, static_cast<uint32_t>(s));
         ptx::GridDependencyWait();
 #pragma unroll 1
-        for (int s = 0; s < num_early; ++s) FetchRows(place, stage + s, s);
+        for (int s = 0; s < num_early; ++s) FetchRows(place, stage + s, static_cast<uint32_t>(s));
         ptx::GridDependencyLaunch();
-        stage += num_early, fill += num_early;
+        stage += num_early, fill += static_cast<uint32_t>(num_early);
       }
 #pragma unroll 1
       for (; stage < segment.end_stage; ++stage, ++fill) {
@@ -81,10 +81,10 @@ __device__ void Consume(const MatmulTask& task, const unsigned char* slots,
   using Tile = WarpgroupTile<Format, kRows>;
   ptx::GridDependencyWait();  // the rows' scales, the residual and the partial sums are the predecessors'
   ptx::GridDependencyLaunch();
-  int fill = 0;
+  uint32_t fill = 0;
   Segment segment;
   for (int i = 0; Cluster::ComputeSegment(task, i, segment); ++i) {
-    const typename Format::Lane lane;
+    typename Format::Lane lane(task);
     typename Tile::Sums sums = {};
     auto& flat = reinterpret_cast<typename Format::Sum(&)[Tile::kGroupProducts * Tile::kRowTiles][4]>(sums);
 #pragma unroll 1
@@ -92,7 +92,7 @@ __device__ void Consume(const MatmulTask& task, const unsigned char* slots,
       ptx::MbarrierWait(&barriers.full[fill % Tile::kNumStages], fill / Tile::kNumStages % 2);
       const unsigned char* const slot = slots + fill % Tile::kNumStages * Tile::kSlotBytes;
       const uint64_t x = ptx::MatrixDescriptor(slot, ptx::Swizzle::k128, 16, kEightRowsBytes);
-      Format::Multiply(task, lane, x, slot + Tile::kRowBytes, sums, [&] {
+      Format::Multiply(task, lane, {stage, stage == segment.first_stage}, x, slot + Tile::kRowBytes, sums, [&] {
         if (stage > segment.first_stage) barriers.Release(task, fill - 1);
       });
     }

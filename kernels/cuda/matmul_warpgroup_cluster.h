@@ -5,6 +5,8 @@
 // matmul_warpgroup*.
 #include <cuda_runtime.h>
 
+#include <cstdint>
+
 #include "kernels/cuda/common/ptx_barrier.h"
 #include "kernels/cuda/matmul_kernels.h"
 #include "kernels/cuda/matmul_schedule.h"
@@ -56,6 +58,12 @@ struct Consumers {
   __device__ static int FirstSlot(const MatmulTask& task) { return Cluster::Rank(task) * task.num_split_blocks; }
 };
 
+// Of a tile, in a segment of it.
+struct Stage {
+  int number;
+  bool is_first;
+};
+
 struct WeightsAt {
   int first_channel;
   int stage;
@@ -91,20 +99,20 @@ __device__ inline void CopyForRows(const MatmulTask& task, unsigned char* shared
   CopyToBlocks(ranks, shared + first * kWarpgroupStageBytes, map, {at.x, at.y + first}, full);
 }
 
-template <int kNumStages>
+template <uint32_t kNumStages>
 struct StageBarriers {
   ptx::Mbarrier full[kNumStages];
   ptx::Mbarrier empty[kNumStages];
 
   // By one thread.
   __device__ void Init(const MatmulTask& task) {
-    for (int i = 0; i < kNumStages; ++i) {
+    for (uint32_t i = 0; i < kNumStages; ++i) {
       ptx::MbarrierInit(&full[i], 1);
       ptx::MbarrierInit(&empty[i], kConsumerGroups * kGroupThreads / 32 * Cluster::Size(task));
     }
     ptx::MbarrierInitFence();
   }
-  __device__ void Release(const MatmulTask& task, int fill) {
+  __device__ void Release(const MatmulTask& task, uint32_t fill) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     if (lane >= Cluster::Size(task)) return;
     if (Cluster::Size(task) == 1) {

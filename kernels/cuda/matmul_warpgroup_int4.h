@@ -39,6 +39,7 @@ struct Int4Format {
   static constexpr int kWeightBytes = (kZerosAt + kTiles * kMaxGroups * kTileChannels + 1023) / 1024 * 1024;
   static constexpr int kProductBytes = 32;  // of x along k
   static constexpr int kHalfProducts = kWarpgroupStageBytes / kProductBytes / 2;
+  static constexpr int kGroupProducts = GroupProducts(kChannels);
   static_assert(kTileInputs * kXBytes == kWarpgroupStageBytes);
   struct Maps {
     CUtensorMap tiles;
@@ -80,15 +81,11 @@ struct Int4Format {
     if (task.w.has_zeros) ptx::TensorCopy(weights + kZerosAt, &maps.zeros, group * kTileChannels, row, full);
   }
 
-  using Lane = QuadExchange;
-
   // A group's scales and zeros of channels g and g + 8 of a tile.
   struct Group {
     PairScale scales[2];
     uint32_t zeros[2];
-    __device__ void Load(const MatmulTask& task, const unsigned char* weights, int tile, int group) {
-      const int lane_pair = static_cast<int>(threadIdx.x) % 32 / 4;
-      const int at = (tile * StageGroups(task.w) + group) * kTileChannels + lane_pair * 2;
+    __device__ void Load(const MatmulTask& task, const unsigned char* weights, int at) {
       const auto pair = *reinterpret_cast<const uint32_t*>(weights + kScalesAt + 2 * at);
       const float2 both = __half22float2(ToPair<__half2>(pair));
       scales[0].Set(both.x * task.w.scale_unit);
@@ -107,31 +104,49 @@ struct Int4Format {
     }
   };
 
-  // Half of the warp's tile for the group's product number `product`.
-  __device__ static void UnpackHalf(const MatmulTask& task, const Lane& lane, const unsigned char* weights, int tile,
-                                    int half, Group& group, uint32_t (&a)[kHalfProducts][4]) {
-    constexpr int kBoxLanes = kBoxBytes / 16;
-    const int at = static_cast<int>(threadIdx.x) % 32;
-    const uint2 words = *reinterpret_cast<const uint2*>(weights + at / kBoxLanes * kBoxesAt + tile * kBoxBytes +
-                                                        at % kBoxLanes * 16 + half * 8);
-    if (half == 0 || task.w.group_size < kTileInputs) group.Load(task, weights, tile, half);
-    const uint2 spread = lane.SpreadAlongK(words.x, words.y);
-    group.Unpack(spread.x, a[0]);
-    group.Unpack(spread.y, a[1]);
+  // Offsets of the thread's bytes in a stage, kept in registers: the compiler would rather compute them anew for every
+  // stage. Of the warp's tile i: i * 4 tiles further on.
+  struct Lane {
+    QuadExchange exchange;
+    int words_at, group_at;
+    Group groups[kGroupProducts];  // of a stage, for those that follow in the same groups
+    __device__ explicit Lane(const MatmulTask& task) {
+      constexpr int kBoxLanes = kBoxBytes / 16;
+      const int at = static_cast<int>(threadIdx.x) % 32;
+      const int warp = static_cast<int>(threadIdx.x) / 32;
+      const int tile = warp / 4 * kGroupProducts * 4 + warp % 4;
+      words_at = ptx::Pin(at / kBoxLanes * kBoxesAt + tile * kBoxBytes + at % kBoxLanes * 16);
+      group_at = ptx::Pin(tile * StageGroups(task.w) * kTileChannels + at / 4 * 2);
+    }
+  };
+
+  // Half of the warp's tile i for two products.
+  __device__ static void UnpackHalf(const Lane& lane, const unsigned char* weights, int i, int half,
+                                    uint32_t (&a)[kHalfProducts][4]) {
+    const uint2 words = *reinterpret_cast<const uint2*>(weights + lane.words_at + i * 4 * kBoxBytes + half * 8);
+    const uint2 spread = lane.exchange.SpreadAlongK(words.x, words.y);
+    lane.groups[i].Unpack(spread.x, a[0]);
+    lane.groups[i].Unpack(spread.y, a[1]);
   }
 
-  template <int kGroupProducts, int kRowTiles, typename Release>
-  __device__ static void Multiply(const MatmulTask& task, const Lane& lane, uint64_t x, const unsigned char* weights,
-                                  float (&sums)[kGroupProducts][kRowTiles][4], const Release& release) {
-    const int warp = static_cast<int>(threadIdx.x) / 32;
+  template <int kRowTiles, typename Release>
+  __device__ static void Multiply(const MatmulTask& task, Lane& lane, const Stage& stage, uint64_t x,
+                                  const unsigned char* weights, float (&sums)[kGroupProducts][kRowTiles][4],
+                                  const Release& release) {
+    // Beside more sums there are no registers for the groups of the stage before.
+    constexpr bool kKeepsGroups = kGroupProducts * kRowTiles <= 32;
+    const int num_groups = StageGroups(task.w);
+    const bool begins_groups =
+        !kKeepsGroups || stage.is_first || (stage.number * kTileInputs & (task.w.group_size - 1)) == 0;
 #pragma unroll
     for (int i = 0; i < kGroupProducts; ++i) {
-      const int tile = (warp / 4 * kGroupProducts + i) * 4 + warp % 4;
-      Group group;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
+        if (half == 0 ? begins_groups : num_groups == 2) {
+          lane.groups[i].Load(task, weights, lane.group_at + (4 * i * num_groups + half) * kTileChannels);
+        }
         uint32_t a[kHalfProducts][4];
-        UnpackHalf(task, lane, weights, tile, half, group, a);
+        UnpackHalf(lane, weights, i, half, a);
         ptx::PinRegisters(a);
         ptx::WgmmaFence();
 #pragma unroll

@@ -28,7 +28,9 @@ struct Int8Format {
   struct Maps {
     CUtensorMap channels;
   };
-  struct Lane {};
+  struct Lane {
+    __device__ explicit Lane(const MatmulTask& /*task*/) {}
+  };
 
   static cudaError_t MakeMaps(const MatmulTask& task, Maps& maps) {
     return MakeTensorMap(
@@ -43,7 +45,7 @@ struct Int8Format {
   }
 
   template <int kGroupProducts, int kRowTiles, typename Release>
-  __device__ static void Multiply(const MatmulTask& /*task*/, const Lane& /*lane*/, uint64_t x,
+  __device__ static void Multiply(const MatmulTask& /*task*/, const Lane& /*lane*/, const Stage& /*stage*/, uint64_t x,
                                   const unsigned char* weights, int32_t (&sums)[kGroupProducts][kRowTiles][4],
                                   const Release& release) {
     const int group = static_cast<int>(threadIdx.x) / kGroupThreads;

@@ -22,16 +22,16 @@ static_assert(kWarpgroupStageBytes == kTensorBoxBytes, "a stage is a box wide");
 //   kWeightBytes  room for the weights of a stage: a multiple of 1024
 //   Maps          of the weights; MakeMaps(task, maps) on the host
 //   FetchedBytes(task), Fetch(task, maps, from, weights, full): of a stage; the block's part, where blocks share
-//   Lane          what a thread knows all along
-//   Multiply(task, lane, x, weights, sums, release): the products of a stage, the last group of which may still
+//   Lane          what a thread knows all along a segment
+//   Multiply(task, lane, stage, x, weights, sums, release): the products of a stage, the last group of which may still
 //                 run when it returns; calls release() once the stage before is done with
 template <typename Format, int kRows>
 struct WarpgroupTile {
   static constexpr int kRowTiles = kRows / 8;
   static constexpr int kRowBytes = kRows * kWarpgroupStageBytes;
   static constexpr int kSlotBytes = kRowBytes + Format::kWeightBytes;
-  static constexpr int kNumStages = 224 * 1024 / kSlotBytes >= 8 ? 8 : 4;
-  static constexpr int kSharedBytes = kNumStages * kSlotBytes + 1024;  // the stages start at a multiple of 1024
+  static constexpr uint32_t kNumStages = 224 * 1024 / kSlotBytes >= 8 ? 8 : 4;
+  static constexpr uint32_t kSharedBytes = kNumStages * kSlotBytes + 1024;  // the stages start at a multiple of 1024
   static constexpr int kGroupProducts = GroupProducts(Format::kChannels);
   using Barriers = StageBarriers<kNumStages>;
   using Sums = typename Format::Sum[kGroupProducts][kRowTiles][4];

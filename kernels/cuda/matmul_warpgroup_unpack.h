@@ -44,6 +44,7 @@ struct QuadExchange {
     const uint32_t odd = t % 2 == 0 ? kOdd : kOddBehind;
     kept = is_low ? even : odd;
     sent = is_low ? odd : even;
+    for (uint32_t* const selector : {&own, &other, &kept, &sent}) *selector = ptx::Pin(*selector);
   }
   __device__ uint2 SpreadAlongK(uint32_t first, uint32_t second) const {
     const uint32_t mine = ptx::Prmt(first, second, own);

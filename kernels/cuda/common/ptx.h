@@ -175,6 +175,10 @@ __device__ __forceinline__ int Pin(int value) {
   asm volatile("" : "+r"(value));
   return value;
 }
+__device__ __forceinline__ uint32_t Pin(uint32_t value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
 
 // Programmatic dependent launch: nothing a predecessor touches before the wait; the launch lets the next kernel start.
 __device__ __forceinline__ void GridDependencyWait() {

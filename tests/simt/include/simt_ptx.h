@@ -112,6 +112,7 @@ T* Pin(T* pointer) {
   return pointer;
 }
 inline int Pin(int value) { return value; }
+inline uint32_t Pin(uint32_t value) { return value; }
 inline void GridDependencyWait() { simt::NoteGridDependencyWait(); }
 inline void GridDependencyLaunch() { simt::NoteGridDependencyLaunch(); }
 
