@@ -89,20 +89,19 @@ struct Machine {
 
 constexpr double kWorthTiming = 2;  // candidates that cost at most so many times the plan's choice
 
-cuda::MatmulProblem ProblemOf(const cuda::MatmulLaunch& launch) {
-  return {.num_rows = launch.out.rows,
-          .w = launch.w,
-          .x_dtype = launch.x_quantized.values != nullptr ? DType::kI8 : DType::kBF16,
-          .num_multiprocessors = launch.num_multiprocessors,
-          .has_warpgroups = launch.has_warpgroups,
-          .partial_bytes = size_t{48} << 20,
-          .scratch_bytes = size_t{64} << 20,
-          .resident_clusters = launch.resident_clusters};
+// The kernel, and how the plan has it cut the matrix where there is more than one way.
+std::string Describe(const cuda::MatmulCandidate& plan) {
+  std::string text = cuda::MatmulKernelName(plan.kernel);
+  if (plan.kernel == cuda::MatmulKernel::kWarpgroup) {
+    text += " " + std::to_string(plan.block_channels) + "x" + std::to_string(plan.rows_per_pass) + " of " +
+            std::to_string(plan.cluster.channel_blocks) + "x" + std::to_string(plan.cluster.row_blocks);
+  }
+  return text;
 }
 
 // Of the layer's copies, one after the other, by one kernel.
 void ReportMatmul(const Format& format, const Layer& layer, const std::vector<cuda::MatmulLaunch>& copies,
-                  const Machine& machine) {
+                  const cuda::MatmulCandidate& plan, const Machine& machine) {
   const cuda::MatmulLaunch& launch = copies.front();
   size_t next = 0;
   const Timing timing = Measure([&] { return cuda::LaunchMatmul(copies[next++ % copies.size()], nullptr); });
@@ -115,11 +114,11 @@ void ReportMatmul(const Format& format, const Layer& layer, const std::vector<cu
       rows * (static_cast<double>(layer.k) * (is_int8 ? 1 : 2) + 2.0 * static_cast<double>(layer.n));
   const double seconds = timing.median_us * 1e-6;
   const double flops = 2 * rows * static_cast<double>(layer.n) * static_cast<double>(layer.k) / seconds;
-  const bool is_planned = cuda::PlanMatmul(ProblemOf(launch)).kernel == *launch.kernel;
+  const bool is_planned = cuda::PlanMatmul(cuda::DescribeMatmul(launch)).kernel == plan.kernel;
   std::printf(
       "{\"what\": \"matmul %s\", \"shape\": \"%s %lld rows\", \"kernel\": \"%s\", \"planned\": %s, \"us\": %.2f, "
       "\"spread_us\": %.2f, \"GB/s\": %.1f, \"of_copy_bandwidth\": %.3f, \"TFLOP/s\": %.2f, \"of_mma_sync\": %.3f}\n",
-      format.name, layer.name, static_cast<long long>(launch.out.rows), cuda::MatmulKernelName(*launch.kernel),
+      format.name, layer.name, static_cast<long long>(launch.out.rows), Describe(plan).c_str(),
       is_planned ? "true" : "false", timing.median_us, timing.spread_us, num_bytes / seconds / 1e9,
       num_bytes / seconds / machine.bandwidth, flops / 1e12, flops / (is_int8 ? machine.int8_roof : machine.bf16_roof));
   std::fflush(stdout);
@@ -128,12 +127,12 @@ void ReportMatmul(const Format& format, const Layer& layer, const std::vector<cu
 // By every kernel that the plan's model does not rule out.
 void ReportCandidates(const Format& format, const Layer& layer, std::vector<cuda::MatmulLaunch>& copies,
                       const Machine& machine) {
-  const cuda::MatmulProblem problem = ProblemOf(copies.front());
+  const cuda::MatmulProblem problem = cuda::DescribeMatmul(copies.front());
   const double least_cost = cuda::PlanMatmul(problem).cost_clocks;
   for (const cuda::MatmulCandidate& candidate : cuda::MatmulCandidates(problem)) {
     if (candidate.skip_reason != nullptr || candidate.cost_clocks > kWorthTiming * least_cost) continue;
     for (cuda::MatmulLaunch& copy : copies) copy.kernel = candidate.kernel;
-    ReportMatmul(format, layer, copies, machine);
+    ReportMatmul(format, layer, copies, candidate, machine);
   }
 }
 
@@ -186,7 +185,7 @@ void BenchLayer(const Format& format, const Layer& layer, const Machine& machine
                                                           : memory.Random<int32_t>(sizes.values_bytes);
     copy.w.scales = memory.Random<float>(sizes.scales_bytes);
   }
-  for (const int64_t rows : {1, 2, 4, 5, 8, 9, 16, 17, 32, 64, 65, 96, 128, 129, 176, 177, 256, 512, 2048}) {
+  for (const int64_t rows : {1, 2, 4, 5, 8, 9, 16, 17, 32, 64, 65, 96, 128, 129, 176, 177, 256, 257, 512, 513, 2048}) {
     for (cuda::MatmulLaunch& copy : copies) copy.x.rows = copy.out.rows = rows;
     ReportCandidates(format, layer, copies, machine);
   }

@@ -127,18 +127,6 @@ cudaError_t LaunchExpandedMatmul(const MatmulLaunch& launch, const MatmulTask& t
   return cudaSuccess;
 }
 
-MatmulProblem ProblemOf(const MatmulLaunch& launch, const MatmulTask& task) {
-  return {.num_rows = task.num_rows,
-          .w = launch.w,
-          .x_dtype = task.x_dtype,
-          .is_aligned = IsAligned(task.x, task.x_stride_bytes),
-          .num_multiprocessors = launch.num_multiprocessors,
-          .has_warpgroups = launch.has_warpgroups,
-          .partial_bytes = kPartialBytes,
-          .scratch_bytes = launch.workspace_bytes - kCounterBytes - kPartialBytes,
-          .resident_clusters = launch.resident_clusters};
-}
-
 cudaError_t CheckLaunch(const MatmulLaunch& launch) {
   const bool has_x = IsActivation(launch.x.dtype) &&
                      (launch.x.data != nullptr || (IsInt8PerChannel(launch.w) && launch.x_quantized.values != nullptr));
@@ -161,12 +149,30 @@ size_t MatmulWorkspaceBytes(int64_t max_rows, int64_t max_n, int64_t max_k) {
   return kCounterBytes + kPartialBytes + static_cast<size_t>(std::max(quantized_bytes, expand_bytes));
 }
 
+MatmulProblem DescribeMatmul(const MatmulLaunch& launch) {
+  MatmulProblem problem = {.num_rows = launch.out.rows,
+                           .w = launch.w,
+                           .x_dtype = launch.x.dtype,
+                           .num_multiprocessors = launch.num_multiprocessors,
+                           .has_warpgroups = launch.has_warpgroups,
+                           .partial_bytes = kPartialBytes,
+                           .scratch_bytes = launch.workspace_bytes - kCounterBytes - kPartialBytes,
+                           .resident_clusters = launch.resident_clusters};
+  if (IsInt8PerChannel(launch.w)) {
+    problem.x_dtype = DType::kI8;
+    problem.is_aligned = IsAligned(launch.x_quantized.values, launch.x_quantized.stride);  // or made so
+  } else {
+    problem.is_aligned = IsAligned(launch.x.data, launch.x.stride * static_cast<int64_t>(DTypeBytes(launch.x.dtype)));
+  }
+  return problem;
+}
+
 cudaError_t LaunchMatmul(const MatmulLaunch& launch, cudaStream_t stream) {
   cudaError_t error = CheckLaunch(launch);
   MatmulTask task;
   if (error == cudaSuccess) error = MakeTask(launch, stream, task);
   if (error != cudaSuccess) return error;
-  const MatmulProblem problem = ProblemOf(launch, task);
+  const MatmulProblem problem = DescribeMatmul(launch);
   const MatmulCandidate plan =
       launch.kernel ? MatmulCandidates(problem)[static_cast<size_t>(*launch.kernel)] : PlanMatmul(problem);
   if (plan.skip_reason != nullptr) return cudaErrorInvalidValue;

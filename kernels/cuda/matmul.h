@@ -46,6 +46,9 @@ ResidentClusters FindResidentClusters();
 // One workspace serves all matmuls of a stream, one after the other. Grows with rows only for quantised activations.
 size_t MatmulWorkspaceBytes(int64_t max_rows, int64_t max_n, int64_t max_k);
 
+// What the plan of a launch is made from.
+MatmulProblem DescribeMatmul(const MatmulLaunch& launch);
+
 // REQUIRES: shapes as above, w as PackWeight laid it out, out not overlapping x. Any T, N, K >= 1 (K at most 2^19);
 // rows that are not 16-byte aligned are served by the plain kernel. cudaErrorInvalidValue: a dtype pair no kernel
 // takes, or a `kernel` that cannot run.
