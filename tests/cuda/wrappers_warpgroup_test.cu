@@ -255,58 +255,65 @@ void CheckBoxes() {
   EXPECT(MakeTensorMap({device.data() + 1, kRowBytes, 10, kStride, kBoxRows}, map) == cudaErrorInvalidValue);
 }
 
-// Each block of a cluster brings its part of the box's rows to all, twice through one stage: the second time when all
-// have said that they are done with the first. out [blocks][rounds][kBoxRows][kTensorBoxBytes].
+// Blocks of a cluster whose ranks are kStride apart are a group, with boxes of its own. Each brings its part of a box's
+// rows to all of the group, twice through one stage: the second time when all have said that they are done with the
+// first. out [blocks][rounds][kBoxRows][kTensorBoxBytes].
 constexpr int kRounds = 2;
-template <int kClusterBlocks>
+template <int kClusterBlocks, int kStride>
 __global__ void ClusterCopyKernel(const __grid_constant__ CUtensorMap map, uint4* out) {
   __shared__ ptx::Mbarrier full, empty;
   auto* shared = reinterpret_cast<uint4*>(ptx::AlignShared<1024>(ptx::SharedMemory<unsigned char>()));
   constexpr int kUnits = kBoxRows * static_cast<int>(kTensorBoxBytes) / 16;
-  constexpr int kPartRows = kBoxRows / kClusterBlocks;
+  constexpr int kGroupBlocks = kClusterBlocks / kStride, kPartRows = kBoxRows / kGroupBlocks;
   const int rank = static_cast<int>(blockIdx.x) % kClusterBlocks;
+  const int group = rank % kStride, part = rank / kStride;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   if (threadIdx.x == 0) {
     ptx::MbarrierInit(&full, 1);
-    ptx::MbarrierInit(&empty, kThreads / 32 * kClusterBlocks);
+    ptx::MbarrierInit(&empty, kThreads / 32 * kGroupBlocks);
     ptx::MbarrierInitFence();
   }
   ptx::ClusterSync();
   for (int round = 0; round < kRounds; ++round) {
     if (threadIdx.x == 0) {
+      uint32_t ranks = 0;
+      for (int i = 0; i < kGroupBlocks; ++i) ranks |= 1u << (i * kStride + group);
       ptx::MbarrierWait(&empty, static_cast<uint32_t>(round) % 2 ^ 1);
       ptx::MbarrierArriveExpect(&full, kUnits * 16);
-      ptx::TensorCopyTo((1u << kClusterBlocks) - 1, shared + rank * kPartRows * static_cast<int>(kTensorBoxBytes) / 16,
-                        &map, 0, round * kBoxRows + rank * kPartRows, &full);
+      ptx::TensorCopyTo(ranks, shared + part * kPartRows * static_cast<int>(kTensorBoxBytes) / 16, &map, 0,
+                        (round * kStride + group) * kBoxRows + part * kPartRows, &full);
     }
     ptx::MbarrierWait(&full, static_cast<uint32_t>(round) % 2);
     uint4* const place = out + (static_cast<int>(blockIdx.x) * kRounds + round) * kUnits;
     for (int i = static_cast<int>(threadIdx.x); i < kUnits; i += kThreads) place[i] = shared[i];
     __syncwarp();
-    if (lane < kClusterBlocks) ptx::MbarrierArriveOf(lane, &empty);
+    if (lane < kGroupBlocks) ptx::MbarrierArriveOf(lane * kStride + group, &empty);
   }
   ptx::ClusterSync();
 }
 
-template <int kClusterBlocks>
+template <int kClusterBlocks, int kStride = 1>
 void CheckClusterCopies() {
-  constexpr int kRows = kRounds * kBoxRows, kBlocks = 2 * kClusterBlocks;
+  constexpr int kRows = kRounds * kStride * kBoxRows, kBlocks = 2 * kClusterBlocks;
+  constexpr size_t kBoxBytes = size_t{kBoxRows} * kTensorBoxBytes;
   Random random(6);
   const std::vector<unsigned char> matrix = RandomBytes<Kind::kS8>(random, size_t{kRows} * kTensorBoxBytes);
-  DeviceArray<unsigned char> device(matrix), out(size_t{kBlocks} * kRows * kTensorBoxBytes);
+  DeviceArray<unsigned char> device(matrix), out(kBlocks * kRounds * kBoxBytes);
   CUtensorMap map;
-  EXPECT(MakeTensorMap({device.data(), kTensorBoxBytes, kRows, kTensorBoxBytes, kBoxRows / kClusterBlocks}, map) ==
-         cudaSuccess);
+  EXPECT(MakeTensorMap({device.data(), kTensorBoxBytes, kRows, kTensorBoxBytes, kBoxRows * kStride / kClusterBlocks},
+                       map) == cudaSuccess);
   const LaunchShape shape = {.grid = dim3(kBlocks),
                              .block = dim3(kThreads),
-                             .shared_bytes = kBoxRows * kTensorBoxBytes + 1024,
+                             .shared_bytes = kBoxBytes + 1024,
                              .cluster_blocks = kClusterBlocks};
-  EXPECT(Launch(ClusterCopyKernel<kClusterBlocks>, shape, map, reinterpret_cast<uint4*>(out.data())) == cudaSuccess);
+  EXPECT(Launch(ClusterCopyKernel<kClusterBlocks, kStride>, shape, map, reinterpret_cast<uint4*>(out.data())) ==
+         cudaSuccess);
   const std::vector<unsigned char> got = out.Download();
   for (size_t at = 0; at < got.size(); ++at) {
-    const auto in_box = static_cast<uint32_t>(at % (kBoxRows * kTensorBoxBytes));
-    const size_t box = at - in_box;
-    EXPECT(got[box + reference::SwizzledAddress(in_box, 3)] == matrix[at % matrix.size()]) << "byte" << at;
+    const auto in_box = static_cast<uint32_t>(at % kBoxBytes);
+    const size_t box = at / kBoxBytes, group = box / kRounds % kClusterBlocks % kStride;
+    const size_t from = (box % kRounds * kStride + group) * kBoxBytes + in_box;
+    EXPECT(got[box * kBoxBytes + reference::SwizzledAddress(in_box, 3)] == matrix[from]) << "byte" << at;
   }
 }
 
@@ -316,6 +323,10 @@ KERNEL_TEST("clusters: a box comes to both blocks, and either waits until both a
 
 KERNEL_TEST("clusters: a box comes to all four blocks, and each waits until all are done with the one before") {
   if (IsHopper()) CheckClusterCopies<4>();
+}
+
+KERNEL_TEST("clusters: a box comes to every second of four blocks, another to the others") {
+  if (IsHopper()) CheckClusterCopies<4, 2>();
 }
 
 KERNEL_TEST("tensor copies: boxes inside and over the edges, swizzled or not, with zeros outside; bulk copies behind") {
