@@ -549,6 +549,9 @@ KERNEL_TEST("matmul: a launch that makes no sense is refused") {
   }
   launch.kernel = cuda::MatmulKernel::kWarpgroup;
   EXPECT(cuda::LaunchMatmul(launch, nullptr) == cudaErrorInvalidValue) << "a kernel that does not take the weights";
+  launch.kernel.reset();
+  launch.w.k = launch.x.cols = cuda::kMaxMatmulInputs + 64;
+  EXPECT(cuda::LaunchMatmul(launch, nullptr) == cudaErrorInvalidValue) << "more than the schedule counts";
 }
 
 }  // namespace
