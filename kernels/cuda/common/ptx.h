@@ -149,34 +149,19 @@ __device__ __forceinline__ uint4 LoadGlobal16(const void* global) {
                : "memory");
   return v;
 }
-__device__ __forceinline__ uint2 LoadStream8(const void* global) {
-  uint2 v;
-  asm volatile(
-      "{ .reg .b64 policy; createpolicy.fractional.L2::evict_first.b64 policy, 1.0;"
-      " ld.global.nc.L1::no_allocate.L2::cache_hint.v2.u32 {%0, %1}, [%2], policy; }"
-      : "=r"(v.x), "=r"(v.y)
-      : "l"(global));
-  return v;
-}
 __device__ __forceinline__ void PrefetchL2(const void* global) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(global));
 }
 
-// The same pointer, of which the compiler forgets where it came from: it stays in a register instead of being computed
-// anew at every use.
+// The same value (a pointer or of 32 bits), of which the compiler forgets where it came from: it stays in a register
+// instead of being computed anew at every use, or is computed here and not earlier.
 template <typename T>
-__device__ __forceinline__ T* Pin(T* pointer) {
-  asm volatile("" : "+l"(pointer));
-  return pointer;
-}
-
-// Likewise what is cheap to compute again.
-__device__ __forceinline__ int Pin(int value) {
-  asm volatile("" : "+r"(value));
-  return value;
-}
-__device__ __forceinline__ uint32_t Pin(uint32_t value) {
-  asm volatile("" : "+r"(value));
+__device__ __forceinline__ T Pin(T value) {
+  if constexpr (sizeof(T) == 8) {
+    asm volatile("" : "+l"(value));
+  } else {
+    asm volatile("" : "+r"(value));
+  }
   return value;
 }
 

@@ -105,14 +105,11 @@ inline uint32_t Prmt(uint32_t a, uint32_t b, uint32_t selector) { return simt::r
 inline uint64_t StreamPolicy() { return 0; }
 inline uint4 LoadStream16(const void* global, uint64_t /*policy*/ = 0) { return simt::LoadAligned<uint4>(global); }
 inline uint4 LoadGlobal16(const void* global) { return simt::LoadAligned<uint4>(global); }
-inline uint2 LoadStream8(const void* global) { return simt::LoadAligned<uint2>(global); }
 inline void PrefetchL2(const void*) {}
 template <typename T>
-T* Pin(T* pointer) {
-  return pointer;
+T Pin(T value) {
+  return value;
 }
-inline int Pin(int value) { return value; }
-inline uint32_t Pin(uint32_t value) { return value; }
 inline void GridDependencyWait() { simt::NoteGridDependencyWait(); }
 inline void GridDependencyLaunch() { simt::NoteGridDependencyLaunch(); }
 
